@@ -1,0 +1,1 @@
+"""Merges the features of the students and answers."""

@@ -1,0 +1,1 @@
+"""What a console program needs: settings, exit codes, logging, atomic files."""

@@ -1,0 +1,1 @@
+"""Interpreters that run a student, imported when opened."""

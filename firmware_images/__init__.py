@@ -1,0 +1,1 @@
+"""SD images for Raspberry Pis."""
