@@ -1,0 +1,173 @@
+"""The deployment: one immutable set of K students and their head. docs/protocol.md, section 7."""
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edge_agent.protocol.errors import ManifestError
+
+SCHEMA: Literal[1] = 1
+MAX_MANIFEST_BYTES = 1_000_000  # half of mosquitto 2.1's default packet limit
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FileEntry(_Part):
+    """One file beside the manifest, with its exact length and hash."""
+
+    file: FileName
+    size_bytes: int = Field(gt=0)
+    sha256: Sha256
+
+    def check(self, content: bytes) -> bytes:
+        """Return `content` if it is this file; ManifestError otherwise."""
+        if len(content) != self.size_bytes:
+            raise ManifestError(f"{self.file}: {len(content)} bytes, the manifest says {self.size_bytes}")
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != self.sha256:
+            raise ManifestError(f"{self.file}: sha256 {digest[:16]}..., the manifest says {self.sha256[:16]}...")
+        return content
+
+
+class Artifact(FileEntry):
+    """A student for one engine, precision and target."""
+
+    engine: Literal["tflite", "tvm"]
+    precision: Literal["float32", "float16", "dynamic", "int8"]
+    target: str = "any"
+    engine_version: str = ""
+
+
+class InputShape(_Part):
+    """Images that the students take: uint8, RGB or grey."""
+
+    height: int = Field(gt=0, le=1024)
+    width: int = Field(gt=0, le=1024)
+    channels: Literal[1, 3]
+
+
+class Codec(_Part):
+    """How features of float artifacts travel; int8 artifacts bring their own scale."""
+
+    encoding: Literal["float32", "int8"] = "int8"
+    scale: float = Field(default=1.0, gt=0)
+    zero_point: int = Field(default=-128, ge=-128, le=127)
+
+
+class Golden(_Part):
+    """What the student must answer to the golden input: features (width,), and how far off it may be."""
+
+    features: tuple[float, ...]
+    tolerance: float = Field(gt=0)
+
+
+class Student(_Part):
+    """One role of the deployment: its partition of the teacher's filters and its artifacts."""
+
+    index: int = Field(ge=0, lt=256)
+    network: str
+    filters: tuple[int, ...] = Field(min_length=1, description="the partition, ascending")
+    width: int = Field(gt=0)
+    parameters: int = Field(gt=0)
+    macs: int = Field(gt=0, description="multiply-accumulates for one image")
+    artifacts: tuple[Artifact, ...] = Field(min_length=1)
+    codec: Codec
+    golden: Golden
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.filters) != self.width or len(self.golden.features) != self.width:
+            raise ValueError(
+                f"student {self.index}: {len(self.filters)} filters and {len(self.golden.features)} golden features, "
+                f"expected width {self.width} of both"
+            )
+        return self
+
+
+class Manifest(_Part):
+    """The whole deployment."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    name: str = Field(min_length=1, max_length=100)
+    version: int = Field(
+        gt=0, description="grows with every deployment of a site; no downgrade without a signed rollback"
+    )
+    created: datetime
+    teacher: str
+    classes: tuple[str, ...] = Field(min_length=2, max_length=1000)
+    input: InputShape
+    filters: int = Field(gt=0, description="filters of the teacher's LCONV")
+    students: tuple[Student, ...] = Field(min_length=1)
+    head: FileEntry
+    golden_input: FileEntry
+    metrics: dict[str, float] = {}
+    minimum_agent_version: str = "0.1.0"
+    expires: datetime | None = None
+
+    @field_validator("students")
+    @classmethod
+    def _indices_in_order(cls, students: tuple[Student, ...]) -> tuple[Student, ...]:
+        if [student.index for student in students] != list(range(len(students))):
+            raise ValueError("student indices are not 0, 1, 2, ...")
+        return students
+
+    @model_validator(mode="after")
+    def _partitions_cover_the_filters(self) -> Self:
+        used = sorted(f for student in self.students for f in student.filters)
+        if used != list(range(self.filters)):
+            raise ValueError(f"the partitions do not cover the {self.filters} filters exactly once")
+        names = [entry.file for entry in self.files()]
+        if len(set(names)) != len(names) or "manifest.json" in names:
+            raise ValueError("two entries name the same file")
+        expected = self.input.height * self.input.width * self.input.channels
+        if self.golden_input.size_bytes != expected:
+            raise ValueError(f"golden input has {self.golden_input.size_bytes} bytes, expected {expected}")
+        return self
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Feature widths in student order."""
+        return tuple(student.width for student in self.students)
+
+    def files(self) -> list[FileEntry]:
+        """Every file of the deployment except the manifest."""
+        return [self.head, self.golden_input, *(a for student in self.students for a in student.artifacts)]
+
+    def to_bytes(self) -> bytes:
+        """The canonical file: UTF-8 JSON, sorted keys, two spaces. Hash and signature are over these bytes."""
+        content = self.model_dump(mode="json", by_alias=True)
+        return (json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def deployment_id(manifest_bytes: bytes) -> str:
+    """First 16 hex digits of the manifest's sha256: names the deployment in topics and messages.
+
+    >>> deployment_id(b"{}")
+    '44136fa355b3678a'
+    """
+    return hashlib.sha256(manifest_bytes).hexdigest()[:16]
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """Read a manifest; ManifestError names the field and what was expected."""
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"manifest: {len(content)} bytes, expected at most {MAX_MANIFEST_BYTES}")
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise ManifestError(f"manifest: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def file_entry(path: PurePosixPath, content: bytes) -> FileEntry:
+    """Describe a file as it is."""
+    return FileEntry(file=path.name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

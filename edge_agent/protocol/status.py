@@ -1,0 +1,98 @@
+"""Retained and periodic JSON messages about devices and coordinators. docs/protocol.md, section 6."""
+
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge_agent.protocol.errors import DecodeError
+
+VERSION: Literal[1] = 1
+
+
+class _Status(BaseModel):
+    # Unknown keys are ignored, so that newer programs may say more to older ones.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    v: Literal[1] = VERSION
+
+    def encode(self) -> bytes:
+        """UTF-8 JSON."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class NodeState(_Status):
+    """Birth and will of a device: `node/<device>/state`, retained. A death of an older session is stale."""
+
+    state: Literal["online", "offline"]
+    session: int = Field(ge=0, description="start of the agent process, microseconds since 1970, always growing")
+
+
+class StudentInfo(BaseModel):
+    """One student that a device runs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    student: int = Field(ge=0)
+    network: str
+    engine: str
+    precision: str
+    artifact: str
+    width: int = Field(gt=0)
+    selftest_error: float = Field(ge=0, description="largest difference to the manifest's golden features")
+
+
+class NodeInfo(_Status):
+    """What a device is and runs: `node/<device>/info`, retained, published with every birth."""
+
+    session: int = Field(ge=0)
+    agent_version: str
+    deployment: str
+    students: tuple[StudentInfo, ...]
+    machine: str
+    python: str
+    mqtt: str = ""
+
+
+class NodeTelemetry(_Status):
+    """How a device fares: `node/<device>/telemetry`, QoS 0, every few seconds. Absent: not measurable there."""
+
+    session: int = Field(ge=0)
+    uptime_s: float
+    cpu_percent: float
+    memory_rss_bytes: int
+    memory_available_bytes: int
+    temperature_c: float | None = None
+    throttled: bool | None = None
+    power_w: float | None = None
+    frames_received: int
+    frames_answered: int
+    frames_dropped: int = Field(description="live frames skipped for newer ones, or pushed out of a full mailbox")
+    messages_refused: int = Field(description="messages that break the protocol")
+    queue_length: int
+    student_ms_p50: float | None = None
+    student_ms_p95: float | None = None
+
+
+class CoordinatorInfo(_Status):
+    """What a coordinator answers with: `coordinator/<id>/info`, retained; enough to send it images."""
+
+    session: int = Field(ge=0)
+    coordinator_version: str
+    deployment: str
+    deployment_name: str
+    classes: tuple[str, ...]
+    height: int
+    width: int
+    channels: int
+    students: int
+    deadline_ms: float
+
+
+StatusMessage = TypeVar("StatusMessage", bound=_Status)
+
+
+def decode_status(kind: type[StatusMessage], payload: bytes) -> StatusMessage:
+    """Read a status message of the given kind; DecodeError names the field."""
+    try:
+        return kind.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DecodeError(f"{kind.__name__}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
