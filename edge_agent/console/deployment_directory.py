@@ -1,0 +1,45 @@
+"""A deployment on disk: manifest.json and the files that it lists."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.protocol.errors import ManifestError
+from edge_agent.protocol.manifest import FileEntry, Manifest, deployment_id, parse_manifest
+
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class DeploymentDirectory:
+    """A parsed deployment; files are checked when they are read."""
+
+    path: Path
+    id: str
+    manifest: Manifest
+
+    def read(self, entry: FileEntry) -> bytes:
+        """Content of a listed file; UserError if it is missing, has another length or another hash."""
+        path = self.path / entry.file
+        try:
+            return entry.check(path.read_bytes())
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; the manifest lists it") from None
+        except ManifestError as error:
+            raise UserError(f"{self.path}: {error}") from None
+
+
+def open_deployment(path: Path) -> DeploymentDirectory:
+    """Read `path`/manifest.json; UserError says what is wrong with it."""
+    manifest_path = path / MANIFEST_FILE
+    try:
+        content = manifest_path.read_bytes()
+    except OSError as error:
+        message = (
+            f"{manifest_path}: {error.strerror}; expected a deployment directory, as nonn-trainer export writes it"
+        )
+        raise UserError(message, ExitCode.BAD_INPUT) from None
+    try:
+        return DeploymentDirectory(path, deployment_id(content), parse_manifest(content))
+    except ManifestError as error:
+        raise UserError(f"{manifest_path}: {error}") from None

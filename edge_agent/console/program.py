@@ -1,0 +1,57 @@
+"""The frame of a console program: errors to exit codes, signals to a stop flag."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+from edge_agent.console.exit_codes import ExitCode, UserError
+
+
+def run_program(job: Callable[[], int]) -> int:
+    """Run `job`; user errors become one line on stderr and their exit code, Ctrl-C becomes 130."""
+    try:
+        return job()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`); what is left to print goes nowhere.
+        sys.stdout = None
+        return ExitCode.OK
+    except OSError as error:
+        print(f"error: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        return ExitCode.IO_ERROR
+
+
+class ProgramParser(argparse.ArgumentParser):
+    """An argument parser whose usage errors are one line and our exit code."""
+
+    def __init__(self, prog: str = "", description: str | None = None, epilog: str | None = None, **more: Any) -> None:
+        more.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog=prog, description=description, epilog=epilog, **more)
+
+    def error(self, message: str) -> NoReturn:
+        """Name the command whose help explains more."""
+        self.exit(ExitCode.USAGE, f"error: {message}; see {self.prog} --help\n")
+
+
+class StopFlag:
+    """Set by SIGTERM and SIGINT, so that a server's loop ends between two steps."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def listen(self) -> None:
+        """Take over SIGTERM and SIGINT; a second one of them ends the program at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        self.stopped = True
+        signal.signal(number, signal.SIG_DFL)

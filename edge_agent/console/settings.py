@@ -1,0 +1,133 @@
+"""Settings from a TOML file, NONN_* variables and flags, checked by pydantic; flags win, then variables."""
+
+import argparse
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from edge_agent.console.exit_codes import ExitCode, UserError
+
+Settings = TypeVar("Settings", bound=BaseModel)
+FieldPath = tuple[str, ...]
+_TABLE = re.compile(r"\s*\[\s*([A-Za-z0-9_.\- ]+)\]\s*(#.*)?$")
+_KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
+
+
+def add_setting_flags(parser: argparse.ArgumentParser, kind: type[BaseModel]) -> None:
+    """Give `parser` --config and one flag per setting: broker.host becomes --broker-host."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with any of the settings below")
+    group = parser.add_argument_group("settings", "each also as NONN_NAME in the environment, or in the TOML file")
+    for path, field in _leaves(kind):
+        default = "" if field.default in (None, PydanticUndefined) else f" [{_shown(field.default)}]"
+        text = f"{field.description or ''}{default}".replace("%", "%%")
+        group.add_argument(_flag(path), dest=_destination(path), metavar=path[-1].upper(), help=text)
+
+
+def load_settings(kind: type[Settings], arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """Read, layer and check; UserError (exit code 78) names file and line, variable or flag, and what was expected."""
+    text, tree = _read_toml(arguments.config)
+    origins: dict[FieldPath, str] = {}
+    for path, field in _leaves(kind):
+        variable = "NONN_" + "_".join(path).upper()
+        flag_value = getattr(arguments, _destination(path), None)
+        value = flag_value if flag_value is not None else environ.get(variable)
+        if value is not None:
+            origins[path] = _flag(path) if flag_value is not None else f"environment {variable}"
+            _put(tree, path, value.split(",") if _is_collection(field) else value)
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(_explain(first, origins, text, arguments.config), ExitCode.CONFIGURATION) from None
+
+
+def _read_toml(path: Path | None) -> tuple[str, dict[str, Any]]:
+    if path is None:
+        return "", {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a TOML file", ExitCode.CONFIGURATION) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; expected a TOML file", ExitCode.CONFIGURATION) from None
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = f":{found[1]}" if found else ""
+        raise UserError(f"{path}{line}: not valid TOML: {error}", ExitCode.CONFIGURATION) from None
+
+
+def _explain(error: ErrorDetails, origins: Mapping[FieldPath, str], text: str, config: Path | None) -> str:
+    path = tuple(str(part) for part in error["loc"])
+    name = ".".join(path) or "settings"
+    origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), None)
+    if origin is None and config is not None and path:
+        origin = f"{config}:{line_of(text, path)}"
+    message = "no such setting" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
+    given = ""
+    if error["type"] not in ("missing", "extra_forbidden") and isinstance(error["input"], str | int | float):
+        given = f" (got {error['input']!r})"
+    if error["type"] == "missing":
+        message = f"expected {_flag(path)}, NONN_{'_'.join(path).upper()} or {name} in the TOML file"
+    return f"{origin + ': ' if origin else ''}{name}: {message}{given}"
+
+
+def line_of(text: str, path: FieldPath) -> int:
+    r"""Line (from 1) where the TOML text sets `path`; the table's line, or 1, where the key does not stand.
+
+    >>> line_of("[broker]\nport = 1", ("broker", "port"))
+    2
+    """
+    table: FieldPath = ()
+    best = 1
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _TABLE.match(line):
+            table = tuple(part.strip() for part in header[1].split("."))
+            if path[: len(table)] == table:
+                best = number
+        elif (key := _KEY.match(line)) and path[: len(table) + 1] == (*table, key[1]):
+            return number
+    return best
+
+
+def _leaves(kind: type[BaseModel], prefix: FieldPath = ()) -> Iterator[tuple[FieldPath, FieldInfo]]:
+    for name, field in kind.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            yield from _leaves(nested, (*prefix, name))
+        elif not (
+            field.json_schema_extra
+            and isinstance(field.json_schema_extra, dict)
+            and field.json_schema_extra.get("toml_only")
+        ):
+            yield (*prefix, name), field
+
+
+def _is_collection(field: FieldInfo) -> bool:
+    kinds = [field.annotation, *get_args(field.annotation)]
+    return any(get_origin(kind) in (tuple, list, frozenset) for kind in kinds)
+
+
+def _put(tree: dict[str, Any], path: FieldPath, value: Any) -> None:
+    for part in path[:-1]:
+        child = tree.setdefault(part, {})
+        tree = child if isinstance(child, dict) else {}
+    tree[path[-1]] = value
+
+
+def _flag(path: FieldPath) -> str:
+    return "--" + "-".join(path).replace("_", "-")
+
+
+def _destination(path: FieldPath) -> str:
+    return "setting_" + "__".join(path)
+
+
+def _shown(default: Any) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple | list) else str(default)

@@ -1,0 +1,278 @@
+"""The link to the broker: the only module that imports paho. One thread, no callbacks outside.
+
+`poll` does all the network work and returns what happened. Nothing runs behind the caller's back, so an exception
+surfaces in the caller's loop, and a stuck program stops answering pings: the broker then publishes its will.
+"""
+
+import random
+import select
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_agent.protocol.broker import BrokerSettings
+
+# A poll returns after this many messages, so that deadlines are looked at even in a flood.
+MAX_EVENTS_PER_POLL = 256
+# QoS 0 messages that wait for a full socket; beyond, new ones are dropped and counted.
+MAX_UNSENT = 512
+FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
+CONNECT_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message from the broker."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    response_topic: str | None = None
+    correlation: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Logged in, subscriptions sent; births are due now."""
+
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """Connection lost or refused; the link tries again by itself."""
+
+    reason: str
+    refused: bool = False
+
+
+Event = Message | Connected | Disconnected
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish. `expiry_s` is used where the broker speaks MQTT 5."""
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+    expiry_s: int | None = None
+    correlation: bytes | None = None
+
+
+class MqttLink:
+    """A connection that heals itself, driven by `poll` from one thread."""
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        client_id: str,
+        subscriptions: Sequence[tuple[str, int]],
+        will: Outgoing | None = None,
+    ) -> None:
+        self.settings = settings
+        self.dropped = 0  # QoS 0 messages not sent: no connection, or a socket that stays full
+        self._client_id = client_id
+        self._subscriptions = list(subscriptions)
+        self._will = will
+        self._events: list[Event] = []
+        self._connected = False
+        self._unsent = 0
+        self._attempt = 0
+        self._next_attempt = 0.0
+        self._version = MQTTProtocolVersion.MQTTv311 if settings.protocol == "3.1.1" else MQTTProtocolVersion.MQTTv5
+        self._client = self._make_client()
+
+    @property
+    def connected(self) -> bool:
+        """Logged in at the broker."""
+        return self._connected
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """Wait at most `timeout_s` for the network, then return all that came, oldest first."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._network_step(max(0.0, deadline - time.monotonic()))
+            if self._events or time.monotonic() >= deadline:
+                events, self._events = self._events, []
+                return events
+
+    def publish(self, message: Outgoing) -> bool:
+        """Send, or queue for a busy socket. False: dropped (QoS 0 without a connection or behind a full socket)."""
+        if message.qos == 0 and (not self._connected or self._unsent >= MAX_UNSENT):
+            self.dropped += 1
+            return False
+        properties = self._publish_properties(message)
+        self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
+        self._unsent = self._unsent + 1 if self._client.want_write() else 0
+        return True
+
+    def subscribe(self, topic_filter: str, qos: int) -> None:
+        """Subscribe now and after every reconnect."""
+        if (topic_filter, qos) not in self._subscriptions:
+            self._subscriptions.append((topic_filter, qos))
+            if self._connected:
+                self._client.subscribe(topic_filter, qos)
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        """Forget a subscription."""
+        self._subscriptions = [entry for entry in self._subscriptions if entry[0] != topic_filter]
+        if self._connected:
+            self._client.unsubscribe(topic_filter)
+
+    def close(self, last_words: Sequence[Outgoing] = (), timeout_s: float = 1.0) -> None:
+        """Publish `last_words`, wait until they are with the broker, disconnect. The will is not sent."""
+        deadline = time.monotonic() + timeout_s
+        if self._connected:
+            receipts = [self._client.publish(m.topic, m.payload, m.qos, m.retain) for m in last_words]
+            while self._connected and time.monotonic() < deadline:
+                if all(receipt.is_published() for receipt in receipts) and not self._client.want_write():
+                    break
+                self._network_step(0.02)
+            self._client.disconnect()
+        self._connected = False
+
+    def _network_step(self, timeout_s: float) -> None:
+        connection = self._client.socket()
+        if connection is None:
+            self._connect_when_due(timeout_s)
+            return
+        if self._wait(connection, timeout_s):
+            self._read(connection)
+        if self._client.want_write():
+            self._client.loop_write()
+        else:
+            self._unsent = 0
+        self._client.loop_misc()
+
+    def _wait(self, connection: Any, timeout_s: float) -> bool:
+        if _buffered(connection):
+            return True
+        poller = select.poll()
+        want_write = self._client.want_write()
+        poller.register(connection.fileno(), select.POLLIN | (select.POLLOUT if want_write else 0))
+        # Never longer than a second: keep-alive pings are sent by the step after the wait.
+        ready = poller.poll(min(timeout_s, 1.0) * 1000)
+        return any(flags & ~select.POLLOUT for _, flags in ready)
+
+    def _read(self, connection: Any) -> None:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN)
+        while len(self._events) < MAX_EVENTS_PER_POLL:
+            self._client.loop_read()
+            if self._client.socket() is not connection:
+                return
+            if not _buffered(connection) and not poller.poll(0):
+                return
+
+    def _connect_when_due(self, timeout_s: float) -> None:
+        wait_s = self._next_attempt - time.monotonic()
+        if wait_s > 0:
+            time.sleep(min(wait_s, timeout_s))
+            return
+        self._attempt += 1
+        backoff_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(self._attempt, 10))
+        # Spread out: after a broker restart a whole fleet comes back at once.
+        self._next_attempt = time.monotonic() + backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
+        try:
+            self._client.reconnect()
+        except (OSError, ValueError) as error:
+            reason = f"{self.settings.host}:{self.settings.port}: {error}"
+            self._events.append(Disconnected(reason, refused=isinstance(error, ssl.SSLError)))
+
+    def _make_client(self) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, self._client_id, protocol=self._version, reconnect_on_failure=False
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(1000)
+        if self.settings.username is not None:
+            password = self.settings.password
+            client.username_pw_set(self.settings.username, password.get_secret_value() if password else None)
+        if self.settings.ca_file is not None:
+            certificate, key = self.settings.certificate_file, self.settings.key_file
+            client.tls_set(
+                str(self.settings.ca_file), str(certificate) if certificate else None, str(key) if key else None
+            )
+        if self._will is not None:
+            client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
+        client.on_socket_open = _set_nodelay
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
+        where = (self.settings.host, self.settings.port, self.settings.keepalive_s)
+        if self._version == MQTTProtocolVersion.MQTTv5:
+            client.connect_async(*where, clean_start=True)
+        else:
+            client.connect_async(*where)
+        return client
+
+    def _on_connect(self, client: mqtt.Client, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+        if reason.is_failure:
+            return
+        self._connected = True
+        self._attempt = 0
+        if self._subscriptions:
+            client.subscribe(self._subscriptions)
+        self._events.append(Connected("5" if self._version == MQTTProtocolVersion.MQTTv5 else "3.1.1"))
+
+    def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+        was_connected, self._connected = self._connected, False
+        unsupported = str(reason) == "Unsupported protocol version"
+        if not was_connected and self.settings.protocol == "auto" and (unsupported or not _is_refusal(reason)):
+            self._try_other_version()
+        where = f"{self.settings.host}:{self.settings.port}"
+        self._events.append(Disconnected(f"{where}: {reason}", refused=_is_refusal(reason)))
+
+    def _try_other_version(self) -> None:
+        """Old brokers close the connection on an MQTT 5 login instead of saying no."""
+        is_5 = self._version == MQTTProtocolVersion.MQTTv5
+        self._version = MQTTProtocolVersion.MQTTv311 if is_5 else MQTTProtocolVersion.MQTTv5
+        self._client = self._make_client()
+        self._next_attempt = time.monotonic() + FIRST_RETRY_S
+
+    def _on_message(self, _client: Any, _user: Any, message: mqtt.MQTTMessage) -> None:
+        properties = message.properties
+        response_topic = getattr(properties, "ResponseTopic", None)
+        correlation = getattr(properties, "CorrelationData", None)
+        self._events.append(Message(message.topic, bytes(message.payload), message.retain, response_topic, correlation))
+
+    def _on_subscribe(self, _client: Any, _user: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
+        for reason in reasons:
+            if reason.is_failure:
+                self._events.append(Disconnected(f"subscription refused: {reason}", refused=True))
+
+    def _publish_properties(self, message: Outgoing) -> Properties | None:
+        if self._version != MQTTProtocolVersion.MQTTv5 or (message.expiry_s is None and message.correlation is None):
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if message.expiry_s is not None:
+            properties.MessageExpiryInterval = message.expiry_s
+        if message.correlation is not None:
+            properties.CorrelationData = message.correlation
+        return properties
+
+
+def _set_nodelay(_client: mqtt.Client, _user: Any, connection: Any) -> None:
+    # Without it Nagle and delayed ACKs add 40 ms to every small message (docs/decisions/0003).
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _buffered(connection: Any) -> bool:
+    """A TLS socket may hold decrypted bytes that select() does not see."""
+    return bool(isinstance(connection, ssl.SSLSocket) and connection.pending())
+
+
+def _is_refusal(reason: ReasonCode) -> bool:
+    return str(reason) in {"Not authorized", "Bad user name or password", "Client identifier not valid", "Banned"}
