@@ -144,7 +144,8 @@ def save_filter_graph(path: Path, matrix: NDArray[np.floating], activity: NDArra
 def load_filter_graph(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """F and the class-wise activity table from `save_filter_graph`; UserError for anything else."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # From bytes: numpy leaves a file open when it is not a zip after all.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             matrix, activity = check_matrix(arrays["matrix"]), arrays["activity"].astype(np.float64)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; expected the filter graph that the partition stage writes") from None
