@@ -1,0 +1,170 @@
+"""Sends images to a site as one source and collects the answers."""
+
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.roster import Roster
+from coordinator.settings import ClientSettings
+from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.protocol.errors import ProtocolError
+from edge_agent.protocol.frame_message import FrameMessage, encode_frame
+from edge_agent.protocol.mqtt_link import Disconnected, Event, Message, MqttLink, Outgoing
+from edge_agent.protocol.prediction_message import PredictionMessage, decode_prediction
+from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, decode_status
+from edge_agent.protocol.topics import SiteTopics
+
+# How long after the coordinator's deadline an answer may still come before its frame counts as lost.
+GRACE_S = 5.0
+_log = logging.getLogger("client")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and how long its image took from sending to here."""
+
+    index: int
+    prediction: PredictionMessage
+    round_trip_s: float
+
+
+class FrameClient:
+    """One source of frames. Use `wait_for_site` before `classify`."""
+
+    def __init__(self, settings: ClientSettings, source: str | None = None) -> None:
+        self._settings = settings
+        self.source = source or f"client-{secrets.token_hex(4)}"
+        self._topics = SiteTopics(settings.site)
+        self._roster = Roster()
+        self._info: CoordinatorInfo | None = None
+        self._coordinator_online = False
+        self._predictions: list[PredictionMessage] = []
+        self._last_trouble = "no answer from the broker"
+        self._next_id = time.time_ns() // 1000
+        self.wire_bytes: dict[str, list[int]] = {"frame": [], "features": [], "prediction": []}
+        self.repeated_answers = 0
+        self._link = MqttLink(
+            settings.broker,
+            f"nonn-{self.source}",
+            [
+                (self._topics.coordinator(settings.coordinator, "info"), 1),
+                (self._topics.coordinator(settings.coordinator, "state"), 1),
+                (self._topics.node("+", "state"), 1),
+                (self._topics.node("+", "info"), 1),
+                (self._topics.prediction(self.source), 1),
+            ],
+        )
+
+    def wait_for_site(self, timeout_s: float, all_students: bool = True) -> CoordinatorInfo:
+        """The coordinator's description once it, and a device for every student, is online; UserError otherwise."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            for event in self._link.poll(0.05):
+                self._take(event)
+            info = self._info if self._coordinator_online else None
+            if info and (not all_students or not self._roster.missing(info.deployment, info.students)):
+                return info
+        raise UserError(self._why_not_ready(timeout_s), ExitCode.UNAVAILABLE)
+
+    def measure_features(self) -> None:
+        """Count the bytes of the features of this source's frames from now on."""
+        self._link.subscribe(self._topics.features_of(self.source), 0)
+
+    def classify(
+        self, images: Iterable[NDArray[np.uint8]], window: int, frames_per_s: float | None = None
+    ) -> Iterator[Answer]:
+        """Send every image, at most `window` unanswered at a time, and yield the answers as they come.
+
+        Images that get no answer are not yielded; the caller counts.
+        """
+        info = self._info
+        patience_s = GRACE_S + (info.deadline_ms / 1000 if info else 0.0)
+        waiting: dict[int, tuple[int, float]] = {}
+        pending = enumerate(images)
+        exhausted = False
+        next_send = time.monotonic()
+        while waiting or not exhausted:
+            now = time.monotonic()
+            while not exhausted and len(waiting) < window and now >= next_send:
+                item = next(pending, None)
+                if item is None:
+                    exhausted = True
+                    break
+                waiting[self._send(item[1])] = (item[0], time.monotonic())
+                next_send = max(next_send + 1 / frames_per_s, now - 1.0) if frames_per_s else now
+            for event in self._link.poll(min(0.05, max(0.0, next_send - now)) if len(waiting) < window else 0.05):
+                self._take(event)
+            yield from self._answers(waiting)
+            self._give_up(waiting, patience_s)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._link.close()
+
+    def _send(self, image: NDArray[np.uint8]) -> int:
+        frame_id, self._next_id = self._next_id, self._next_id + 1
+        payload = encode_frame(FrameMessage(frame_id, time.time_ns() // 1000, image))
+        self.wire_bytes["frame"].append(len(payload))
+        self._link.publish(Outgoing(self._topics.frame(self.source), payload, expiry_s=2))
+        return frame_id
+
+    def _answers(self, waiting: dict[int, tuple[int, float]]) -> Iterator[Answer]:
+        predictions, self._predictions = self._predictions, []
+        for prediction in predictions:
+            sent = waiting.pop(prediction.frame_id, None)
+            if sent is None:
+                self.repeated_answers += 1
+            else:
+                yield Answer(sent[0], prediction, time.monotonic() - sent[1])
+
+    def _give_up(self, waiting: dict[int, tuple[int, float]], patience_s: float) -> None:
+        now = time.monotonic()
+        for frame_id in [frame_id for frame_id, (_, sent_s) in waiting.items() if now - sent_s > patience_s]:
+            del waiting[frame_id]
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Message):
+            try:
+                self._receive(event)
+            except ProtocolError as error:
+                _log.warning("refused message on %s: %s", event.topic, error)
+        elif isinstance(event, Disconnected):
+            self._last_trouble = event.reason
+            if event.refused:
+                raise UserError(f"broker {event.reason}", ExitCode.UNAVAILABLE)
+
+    def _receive(self, message: Message) -> None:
+        levels = self._topics.relative(message.topic)
+        match levels:
+            case ["coordinator", _, "info"] if message.payload:
+                self._info = decode_status(CoordinatorInfo, message.payload)
+            case ["coordinator", _, "state"] if message.payload:
+                self._coordinator_online = decode_status(NodeState, message.payload).state == "online"
+            case ["node", device, "state"] if message.payload:
+                self._roster.state(device, decode_status(NodeState, message.payload))
+            case ["node", device, "info"] if message.payload:
+                self._roster.info(device, decode_status(NodeInfo, message.payload))
+            case ["feature", *_]:
+                self.wire_bytes["features"].append(len(message.payload))
+            case ["prediction", _]:
+                self.wire_bytes["prediction"].append(len(message.payload))
+                self._predictions.append(decode_prediction(message.payload))
+            case _:
+                pass
+
+    def _why_not_ready(self, timeout_s: float) -> str:
+        broker = f"{self._settings.broker.host}:{self._settings.broker.port}"
+        waited = f"after {timeout_s:g} s"
+        if not self._link.connected:
+            return f"no broker {waited}: {self._last_trouble}; expected an MQTT broker at {broker}"
+        name = f"coordinator {self._settings.coordinator!r} of site {self._settings.site!r}"
+        if self._info is None or not self._coordinator_online:
+            return f"{name} is not online at {broker} {waited}; expected a running nonn-coordinator"
+        missing = self._roster.missing(self._info.deployment, self._info.students)
+        listed = ", ".join(map(str, missing))
+        return f"no online device runs student {listed} of deployment {self._info.deployment} {waited}; start its agent"

@@ -1,0 +1,46 @@
+"""Settings of the coordinator and of its clients."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from edge_agent.protocol.broker import BrokerSettings
+from edge_agent.protocol.topics import check_id
+
+
+def _site_id(text: str) -> str:
+    return check_id(text, "site")
+
+
+def _coordinator_id(text: str) -> str:
+    return check_id(text, "coordinator")
+
+
+def _source_id(text: str) -> str:
+    return text if text == "+" else check_id(text, "source")
+
+
+class ClientSettings(BaseModel):
+    """Where to find the site: for programs that send images or look at the fleet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    site: Annotated[str, AfterValidator(_site_id)] = Field(default="home", description="name of the site")
+    coordinator: Annotated[str, AfterValidator(_coordinator_id)] = Field(
+        default="main", description="name of the coordinator, unique at its site"
+    )
+    broker: BrokerSettings = BrokerSettings()
+
+
+class CoordinatorSettings(ClientSettings):
+    """What a coordinator answers, and how long it waits."""
+
+    deployment: Path = Field(description="deployment directory: manifest.json and its files")
+    sources: tuple[Annotated[str, AfterValidator(_source_id)], ...] = Field(
+        default=("+",), description="sources to answer, or + for all; no two coordinators may share one"
+    )
+    deadline_ms: float = Field(default=500.0, gt=0, le=60_000, description="longest wait for a frame's students")
+    quorum: int = Field(default=1, ge=1, description="fewest students worth an answer")
+    max_open_frames: int = Field(default=1024, ge=1, le=65_536, description="frames that may be in flight")
+    log_format: Literal["text", "json"] = Field(default="text", description="text or JSON lines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
