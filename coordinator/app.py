@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from coordinator.answers import Answerer
+from coordinator.extension import CoordinatorExtension
 from coordinator.feature_merger import (
     Contribution,
     FeatureIgnored,
@@ -24,7 +25,8 @@ from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.feature_message import decode_features
 from edge_agent.protocol.frame_message import decode_frame
 from edge_agent.protocol.head import MergeHead
-from edge_agent.protocol.mqtt_link import Connected, Disconnected, Event, Message, MqttLink, Outgoing
+from edge_agent.protocol.link import Connected, Disconnected, Event, Link, Message, Outgoing
+from edge_agent.protocol.mqtt_link import MqttLink
 from edge_agent.protocol.prediction_message import PredictionMessage
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status
 from edge_agent.protocol.topics import SiteTopics
@@ -36,13 +38,16 @@ _log = logging.getLogger("coordinator")
 class CoordinatorApp:
     """Wires link, merger and head of one deployment."""
 
-    def __init__(self, settings: CoordinatorSettings, deployment: DeploymentDirectory, head: MergeHead) -> None:
+    def __init__(
+        self, settings: CoordinatorSettings, deployment: DeploymentDirectory, head: MergeHead, link: Link | None = None
+    ) -> None:
         self._settings = settings
+        self._extensions: list[CoordinatorExtension] = []
         self._deployment = deployment
         self._topics = SiteTopics(settings.site)
         self._session = time.time_ns() // 1000
         self._state_topic = self._topics.coordinator(settings.coordinator, "state")
-        self._link = MqttLink(
+        self._link: Link = link or MqttLink(
             settings.broker,
             f"nonn-coordinator-{settings.site}-{settings.coordinator}",
             self._subscriptions(),
@@ -56,12 +61,30 @@ class CoordinatorApp:
         self._limited = LimitedLog(_log)
         self.counts: Counter[str] = Counter()
 
+    @property
+    def roster(self) -> Roster:
+        """Who is alive and what it runs."""
+        return self._roster
+
+    def extend(self, extension: CoordinatorExtension) -> None:
+        """Plug a part into the loop, before `run`."""
+        self._extensions.append(extension)
+        for topic_filter, qos in extension.subscriptions():
+            self._link.subscribe(topic_filter, qos)
+
+    def publish(self, message: Outgoing) -> bool:
+        """Send or queue a message for an extension; False: dropped."""
+        return self._link.publish(message)
+
     def run(self, stopped: Callable[[], bool]) -> None:
         """Answer until `stopped` says so."""
         while not stopped():
             for event in self._link.poll(self._patience_s()):
                 self._take(event)
-            self._act(self._merger.expire(time.monotonic()))
+            now = time.monotonic()
+            self._act(self._merger.expire(now))
+            for extension in self._extensions:
+                extension.tick(now)
         self._link.close([self._state("offline")])
 
     def _subscriptions(self) -> list[tuple[str, int]]:
@@ -93,11 +116,14 @@ class CoordinatorApp:
                     "connected to %s:%d, MQTT %s", self._settings.broker.host, self._settings.broker.port, protocol
                 )
                 self._publish_birth()
+                for extension in self._extensions:
+                    extension.connected()
             case Disconnected(reason):
                 self._limited.warn("broker", f"no broker: {reason}; trying again")
 
     def _receive(self, message: Message) -> None:
-        branch = self._topics.relative(message.topic)[0]
+        own = message.topic.startswith(self._topics.root + "/")
+        branch = self._topics.relative(message.topic)[0] if own else ""  # extensions may listen elsewhere
         if branch == "feature" and not message.retain:
             self._receive_feature(message)
         elif branch == "frame" and not message.retain:
@@ -108,7 +134,7 @@ class CoordinatorApp:
             # An old session's will may arrive after our birth: say again that we live.
             if message.payload and decode_status(NodeState, message.payload).state == "offline":
                 self._link.publish(self._state("online"))
-        else:
+        elif not any(extension.receive(message) for extension in self._extensions):
             self.counts["messages_refused"] += 1  # retained leftovers where live messages belong
 
     def _receive_frame(self, message: Message) -> None:
@@ -118,6 +144,8 @@ class CoordinatorApp:
             raise ProtocolError(f"frame of {source}: image {frame.image.shape}, expected {self._image_shape}")
         now = time.monotonic()
         self.counts["frames_opened"] += 1
+        for extension in self._extensions:
+            extension.on_frame(source, frame, now)
         self._act(self._merger.open_frame((source, frame.frame_id), now, now + self._settings.deadline_ms / 1000))
 
     def _receive_feature(self, message: Message) -> None:
@@ -131,6 +159,8 @@ class CoordinatorApp:
 
     def _receive_status(self, message: Message) -> None:
         device, leaf = self._topics.parse_leaf(message.topic, "node")
+        for extension in self._extensions:
+            extension.receive(message)
         if not message.payload:
             self._roster.forget(device)
         elif leaf == "state":
@@ -148,17 +178,20 @@ class CoordinatorApp:
         for event in events:
             match event:
                 case FrameMerged():
-                    self._publish(self._answerer.answer(event, time.monotonic))
+                    self._publish(self._answerer.answer(event, time.monotonic), event)
                 case FrameAbandoned():
-                    self._publish(self._answerer.abandoned(event, time.monotonic()))
+                    self._publish(self._answerer.abandoned(event, time.monotonic()), None)
                 case FeatureIgnored():
                     self.counts[f"features_{event.reason}"] += 1
                 case FrameIgnored():
                     self.counts["frames_repeated"] += 1
 
-    def _publish(self, prediction: PredictionMessage) -> None:
+    def _publish(self, prediction: PredictionMessage, merged: FrameMerged | None) -> None:
         self.counts[f"frames_{prediction.result}"] += 1
         self._link.publish(Outgoing(self._topics.prediction(prediction.source), prediction.encode(), qos=1))
+        now = time.monotonic()
+        for extension in self._extensions:
+            extension.on_prediction(prediction, merged, now)
 
     def _publish_birth(self) -> None:
         manifest = self._deployment.manifest

@@ -13,7 +13,8 @@ from edge_agent.mailbox import FrameMailbox, WaitingFrame
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.feature_message import encode_features
 from edge_agent.protocol.frame_message import decode_frame
-from edge_agent.protocol.mqtt_link import Connected, Disconnected, Event, Message, MqttLink, Outgoing
+from edge_agent.protocol.link import Connected, Disconnected, Event, Extension, Link, Message, Outgoing
+from edge_agent.protocol.mqtt_link import MqttLink
 from edge_agent.protocol.status import NodeInfo, NodeState, NodeTelemetry, decode_status
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.settings import AgentSettings
@@ -28,15 +29,19 @@ _log = logging.getLogger("agent")
 class AgentApp:
     """Wires link, mailbox and students of one process."""
 
-    def __init__(self, settings: AgentSettings, deployment_id: str, slots: Sequence[StudentSlot]) -> None:
+    def __init__(
+        self, settings: AgentSettings, deployment_id: str, slots: Sequence[StudentSlot], link: Link | None = None
+    ) -> None:
         self._settings = settings
+        self._extensions: list[Extension] = []
         self._deployment_id = deployment_id
         self._slots = list(slots)
         self._topics = SiteTopics(settings.site)
+        self._protocol = ""
         self._session = time.time_ns() // 1000
         self._state_topic = self._topics.node(settings.device, "state")
         subscriptions = [(self._topics.frame(source), 0) for source in settings.sources]
-        self._link = MqttLink(
+        self._link: Link = link or MqttLink(
             settings.broker,
             f"nonn-agent-{settings.site}-{settings.device}",
             [*subscriptions, (self._state_topic, 1)],
@@ -51,6 +56,21 @@ class AgentApp:
         self._next_telemetry = self._started + settings.telemetry_s
         self._received = self._answered = self._refused = 0
 
+    def extend(self, extension: Extension) -> None:
+        """Plug a part into the loop, before `run`."""
+        self._extensions.append(extension)
+        for topic_filter, qos in extension.subscriptions():
+            self._link.subscribe(topic_filter, qos)
+
+    def publish(self, message: Outgoing) -> bool:
+        """Send or queue a message for an extension; False: dropped."""
+        return self._link.publish(message)
+
+    def use(self, deployment_id: str, slots: Sequence[StudentSlot]) -> None:
+        """Answer with these students from the next frame on, and say so."""
+        self._deployment_id, self._slots = deployment_id, list(slots)
+        self._publish_birth()
+
     def run(self, stopped: Callable[[], bool]) -> None:
         """Answer until `stopped` says so; then leave with an offline state instead of the will."""
         self._notifier.ready("waiting for the broker")
@@ -60,6 +80,9 @@ class AgentApp:
             waiting = self._mailbox.take()
             if waiting is not None:
                 self._answer(waiting)
+            now = time.monotonic()
+            for extension in self._extensions:
+                extension.tick(now)
             self._report_when_due()
         self._notifier.stopping()
         self._link.close([self._state("offline")])
@@ -76,7 +99,10 @@ class AgentApp:
                 _log.info(
                     "connected to %s:%d, MQTT %s", self._settings.broker.host, self._settings.broker.port, protocol
                 )
-                self._publish_birth(protocol)
+                self._protocol = protocol
+                self._publish_birth()
+                for extension in self._extensions:
+                    extension.connected()
             case Disconnected(reason):
                 self._limited.warn("broker", f"no broker: {reason}; trying again")
 
@@ -85,6 +111,8 @@ class AgentApp:
             # An old session's will may arrive after our birth: say again that we live.
             if message.payload and decode_status(NodeState, message.payload).state == "offline":
                 self._link.publish(self._state("online"))
+            return
+        if any(extension.receive(message) for extension in self._extensions):
             return
         if message.retain:
             self._refused += 1  # a frame somebody retained by mistake: stale by definition
@@ -140,7 +168,7 @@ class AgentApp:
             student_ms_p95=self._latency.percentile(95),
         )
 
-    def _publish_birth(self, mqtt_version: str) -> None:
+    def _publish_birth(self) -> None:
         info = NodeInfo(
             session=self._session,
             agent_version=__version__,
@@ -148,7 +176,7 @@ class AgentApp:
             students=tuple(slot.info for slot in self._slots),
             machine=platform.machine(),
             python=platform.python_version(),
-            mqtt=mqtt_version,
+            mqtt=self._protocol,
         )
         self._link.publish(Outgoing(self._topics.node(self._settings.device, "info"), info.encode(), 1, retain=True))
         self._link.publish(self._state("online"))

@@ -10,7 +10,6 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -20,6 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.protocol.broker import BrokerSettings
+from edge_agent.protocol.link import Connected, Disconnected, Event, Message, Outgoing
 
 # A poll returns after this many messages, so that deadlines are looked at even in a flood.
 MAX_EVENTS_PER_POLL = 256
@@ -29,45 +29,7 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 CONNECT_TIMEOUT_S = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message from the broker."""
-
-    topic: str
-    payload: bytes
-    retain: bool
-    response_topic: str | None = None
-    correlation: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """Logged in, subscriptions sent; births are due now."""
-
-    protocol: str
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    """Connection lost or refused; the link tries again by itself."""
-
-    reason: str
-    refused: bool = False
-
-
-Event = Message | Connected | Disconnected
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to publish. `expiry_s` is used where the broker speaks MQTT 5."""
-
-    topic: str
-    payload: bytes
-    qos: int = 0
-    retain: bool = False
-    expiry_s: int | None = None
-    correlation: bytes | None = None
+__all__ = ["Connected", "Disconnected", "Event", "Message", "MqttLink", "Outgoing"]
 
 
 class MqttLink:
@@ -254,13 +216,16 @@ class MqttLink:
                 self._events.append(Disconnected(f"subscription refused: {reason}", refused=True))
 
     def _publish_properties(self, message: Outgoing) -> Properties | None:
-        if self._version != MQTTProtocolVersion.MQTTv5 or (message.expiry_s is None and message.correlation is None):
+        extras = (message.expiry_s, message.correlation, message.response_topic)
+        if self._version != MQTTProtocolVersion.MQTTv5 or extras == (None, None, None):
             return None
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if message.expiry_s is not None:
             properties.MessageExpiryInterval = message.expiry_s
         if message.correlation is not None:
             properties.CorrelationData = message.correlation
+        if message.response_topic is not None:
+            properties.ResponseTopic = message.response_topic
         return properties
 
 
