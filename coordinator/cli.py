@@ -19,6 +19,8 @@ EPILOG = """examples:
   nonn-coordinator run --deployment docs/examples/cifar10-wrn-16-1
   nonn-coordinator evaluate --dataset cifar10.zip --out answers.json
   nonn-coordinator classify cat.jpg dog.png --broker-host broker.local
+  nonn-coordinator status
+  nonn-coordinator doctor --broker-host broker.local
 
 exit codes: 0 done, 1 wrong, lost or repeated answers, 64 usage, 65 bad input, 69 no broker, coordinator or device,
             74 disk, 78 bad settings, 130 interrupted
@@ -32,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from coordinator import doctor, status_view
     from coordinator.settings import ClientSettings, CoordinatorSettings
 
     parser = ProgramParser("nonn-coordinator", __doc__, EPILOG)
@@ -68,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_sending_flags(classify, window=1)
     add_setting_flags(classify, ClientSettings)
     classify.set_defaults(job=_classify)
+    for part in (status_view, doctor):
+        part.add_command(commands)
     return parser
 
 
