@@ -1,6 +1,5 @@
 """A student's features of one frame: bytes <-> FeatureMessage. docs/protocol.md, section 4."""
 
-import math
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge_agent.protocol.errors import DecodeError, UnsupportedVersionError
 from edge_agent.protocol.frame_message import MAX_FRAME_ID
-from edge_agent.protocol.quantization import dequantize
+from edge_agent.protocol.quantization import INT8_MAX, INT8_MIN, dequantize
 
 VERSION = 1
 # version, encoding, width, frame_id, student_us, agent_us, scale, zero_point, 3 zero bytes
@@ -18,6 +17,11 @@ _HEADER = struct.Struct("<BBHQIIfb3s")
 HEADER_BYTES = _HEADER.size
 MAX_MICROSECONDS = 2**32 - 1
 _RESERVED = b"\0\0\0"
+# Pooled ReLU outputs stay below a few hundred. What is ten thousand times larger is garbage, and as float32 it would
+# overflow in the head: a merged frame without a number for an answer.
+MAX_FEATURE = 2.0**20
+MIN_SCALE = 2.0**-126  # the smallest normal float32
+MAX_SCALE = 2.0**12  # no int8 lies farther than 255 from a zero_point
 
 
 class FeatureEncoding(IntEnum):
@@ -59,6 +63,7 @@ def encode_features(message: FeatureMessage) -> bytes:
     if values.ndim != 1 or not 0 < values.size < 2**16 or values.dtype not in (np.int8, np.float32):
         raise ValueError(f"features {values.dtype} {values.shape}: expected int8 or float32, (1 to 65535,)")
     encoding = FeatureEncoding.INT8 if values.dtype == np.int8 else FeatureEncoding.FLOAT32
+    _check_header(message, encoding)
     header = _HEADER.pack(
         VERSION,
         encoding,
@@ -71,6 +76,20 @@ def encode_features(message: FeatureMessage) -> bytes:
         _RESERVED,
     )
     return header + values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _check_header(message: FeatureMessage, encoding: FeatureEncoding) -> None:
+    if not 0 <= message.frame_id <= MAX_FRAME_ID:
+        raise ValueError(f"frame_id {message.frame_id}: expected 0 to {MAX_FRAME_ID}")
+    if message.student_us < 0 or message.agent_us < 0:
+        raise ValueError(f"times {message.student_us} and {message.agent_us} us: expected none below 0")
+    if encoding == FeatureEncoding.INT8:
+        if not (MIN_SCALE <= message.scale <= MAX_SCALE and INT8_MIN <= message.zero_point <= INT8_MAX):
+            raise ValueError(
+                f"scale {message.scale}, zero_point {message.zero_point}: expected a positive float, an int8"
+            )
+    elif message.scale != 0 or message.zero_point != 0:
+        raise ValueError("float32 features have neither scale nor zero_point")
 
 
 def decode_features(payload: bytes) -> FeatureMessage:
@@ -106,9 +125,9 @@ def _check_quantization(
     encoding: int, scale: float, zero_point: int, values: NDArray[np.float32] | NDArray[np.int8]
 ) -> None:
     if encoding == FeatureEncoding.INT8:
-        if not (math.isfinite(scale) and scale > 0):
-            raise DecodeError(f"features: scale {scale}, expected a positive number")
+        if not MIN_SCALE <= scale <= MAX_SCALE:
+            raise DecodeError(f"features: scale {scale}, expected {MIN_SCALE:.3g} to {MAX_SCALE:g}")
     elif scale != 0 or zero_point != 0:
         raise DecodeError("features: scale and zero_point of float32 features are not 0")
-    elif not np.isfinite(values).all():
-        raise DecodeError("features: not all values are finite")
+    elif not (np.abs(values) <= MAX_FEATURE).all():
+        raise DecodeError(f"features: not all values are numbers up to {MAX_FEATURE:.0f}")

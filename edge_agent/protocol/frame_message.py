@@ -49,6 +49,8 @@ def encode_frame(frame: FrameMessage) -> bytes:
         raise ValueError(f"image {height} x {width}: expected sides of 1 to {MAX_SIDE} pixels")
     if not 0 <= frame.frame_id <= MAX_FRAME_ID:
         raise ValueError(f"frame_id {frame.frame_id}: expected 0 to {MAX_FRAME_ID}")
+    if not 0 <= frame.captured_at_us < 2**64:
+        raise ValueError(f"captured_at_us {frame.captured_at_us}: expected 0 to 2**64 - 1")
     flags = _FLAG_LIVE if frame.live else 0
     header = _HEADER.pack(
         VERSION, FrameEncoding.RAW, channels, flags, height, width, frame.frame_id, frame.captured_at_us

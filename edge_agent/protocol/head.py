@@ -1,7 +1,7 @@
 """The merge: FC heads for the students that are there. docs/protocol.md, section 8; the paper, section 3.3."""
 
 import io
-import zipfile
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.protocol.errors import ManifestError
+from edge_agent.protocol.npz import read_arrays
 
 FloatArray = NDArray[np.float32]
+_WEIGHTS = re.compile(r"w[1-9][0-9]{0,77}")  # masks of up to 256 students
+# Features reach 2**20 (feature_message), a student 65,535 of them: within these bounds no sum overflows float32.
+MAX_WEIGHT = 2.0**40
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +61,10 @@ class MergeHead:
 
     def to_bytes(self) -> bytes:
         """An .npz file; the same heads give the same bytes."""
-        arrays: dict[str, NDArray[np.generic]] = {"mean": self.mean.astype(np.float32)}
+        arrays: dict[str, FloatArray] = {"mean": _stored(self.mean)}
         for mask, head in sorted(self.heads.items()):
-            arrays[f"w{mask}"] = head.weights.astype(np.float32)
-            arrays[f"b{mask}"] = head.bias.astype(np.float32)
+            arrays[f"w{mask}"] = _stored(head.weights)
+            arrays[f"b{mask}"] = _stored(head.bias)
             arrays[f"t{mask}"] = np.array(head.temperature, np.float32)
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
@@ -68,13 +73,9 @@ class MergeHead:
     @classmethod
     def from_bytes(cls, content: bytes, widths: Sequence[int], classes: int) -> "MergeHead":
         """Read and check a head file; ManifestError says what does not fit."""
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                loaded = {name: arrays[name] for name in arrays.files}
-        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise ManifestError(f"head: not an .npz file of plain arrays ({error})") from None
+        loaded = read_arrays(content)
         mean = _array(loaded, "mean", (sum(widths),))
-        masks = sorted(int(name[1:]) for name in loaded if name[0] == "w" and name[1:].isdecimal())
+        masks = sorted(int(name[1:]) for name in loaded if _WEIGHTS.fullmatch(name))
         heads = {mask: _subset_head(loaded, mask, widths, classes) for mask in masks}
         head = cls(tuple(widths), classes, heads, mean)
         if head.full_mask not in heads:
@@ -94,22 +95,26 @@ def probabilities(logits: FloatArray, temperature: float) -> FloatArray:
     return result
 
 
-def _subset_head(
-    arrays: Mapping[str, NDArray[np.generic]], mask: int, widths: Sequence[int], classes: int
-) -> SubsetHead:
+def _stored(array: FloatArray) -> FloatArray:
+    return array.astype("<f4", order="C", copy=False)  # the file format knows row order only
+
+
+def _subset_head(arrays: Mapping[str, FloatArray], mask: int, widths: Sequence[int], classes: int) -> SubsetHead:
     if not 0 < mask < 1 << len(widths):
         raise ManifestError(f"head: w{mask} is not a subset of {len(widths)} students")
     width = sum(w for student, w in enumerate(widths) if mask >> student & 1)
     temperature = float(_array(arrays, f"t{mask}", ()))
-    if not temperature > 0:
-        raise ManifestError(f"head: t{mask} is {temperature}, expected a positive temperature")
+    if not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+        raise ManifestError(f"head: t{mask} is {temperature:g}, expected {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}")
     return SubsetHead(_array(arrays, f"w{mask}", (width, classes)), _array(arrays, f"b{mask}", (classes,)), temperature)
 
 
-def _array(arrays: Mapping[str, NDArray[np.generic]], name: str, shape: tuple[int, ...]) -> FloatArray:
+def _array(arrays: Mapping[str, FloatArray], name: str, shape: tuple[int, ...]) -> FloatArray:
     if name not in arrays:
         raise ManifestError(f"head: array {name} is missing")
     array = arrays[name]
-    if array.shape != shape or array.dtype != np.float32 or not np.isfinite(array.view(np.float32)).all():
-        raise ManifestError(f"head: {name} is {array.dtype} {array.shape}, expected finite float32 {shape}")
-    return array.view(np.float32)
+    if array.shape != shape:
+        raise ManifestError(f"head: {name} has the shape {array.shape}, expected {shape}")
+    if not (np.abs(array) <= MAX_WEIGHT).all():
+        raise ManifestError(f"head: not all numbers of {name} are finite and below 2**40")
+    return array

@@ -12,6 +12,7 @@ from edge_agent.protocol.errors import ManifestError
 
 SCHEMA: Literal[1] = 1
 MAX_MANIFEST_BYTES = 1_000_000  # half of mosquitto 2.1's default packet limit
+MAX_FILTERS = 65_535  # a feature message counts its features in 16 bits
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
@@ -75,7 +76,7 @@ class Student(_Part):
     index: int = Field(ge=0, lt=256)
     network: str
     filters: tuple[int, ...] = Field(min_length=1, description="the partition, ascending")
-    width: int = Field(gt=0)
+    width: int = Field(gt=0, le=MAX_FILTERS)
     parameters: int = Field(gt=0)
     macs: int = Field(gt=0, description="multiply-accumulates for one image")
     artifacts: tuple[Artifact, ...] = Field(min_length=1)
@@ -104,7 +105,7 @@ class Manifest(_Part):
     teacher: str
     classes: tuple[str, ...] = Field(min_length=2, max_length=1000)
     input: InputShape
-    filters: int = Field(gt=0, description="filters of the teacher's LCONV")
+    filters: int = Field(gt=0, le=MAX_FILTERS, description="filters of the teacher's LCONV")
     students: tuple[Student, ...] = Field(min_length=1)
     head: FileEntry
     golden_input: FileEntry
@@ -161,7 +162,7 @@ def parse_manifest(content: bytes) -> Manifest:
     if len(content) > MAX_MANIFEST_BYTES:
         raise ManifestError(f"manifest: {len(content)} bytes, expected at most {MAX_MANIFEST_BYTES}")
     try:
-        return Manifest.model_validate_json(content)
+        return Manifest.model_validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "manifest"

@@ -1,14 +1,16 @@
 """The answer for one frame, as JSON. docs/protocol.md, section 5."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edge_agent.protocol.errors import DecodeError, UnsupportedVersionError
 from edge_agent.protocol.frame_message import MAX_FRAME_ID
+from edge_agent.protocol.json_message import VERSION, decode_json
+from edge_agent.protocol.topics import MAX_STUDENTS
 
-VERSION: Literal[1] = 1
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+StudentIndex = Annotated[int, Field(ge=0, lt=MAX_STUDENTS)]
 
 
 class LatencySplit(BaseModel):
@@ -26,7 +28,7 @@ class PredictionMessage(BaseModel):
     """One answer. `result` is `complete` with all students, `degraded` with some, `abandoned` with too few."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    v: Literal[1] = VERSION
+    v: int = Field(default=VERSION, ge=VERSION, le=VERSION)
     frame_id: int = Field(ge=0, le=MAX_FRAME_ID)
     source: str
     coordinator: str
@@ -34,10 +36,19 @@ class PredictionMessage(BaseModel):
     result: Literal["complete", "degraded", "abandoned"]
     class_index: int | None = Field(default=None, ge=0)
     class_name: str | None = None
-    probabilities: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
-    present: tuple[int, ...] = ()
-    missing: tuple[int, ...] = ()
+    probabilities: tuple[Probability, ...] = ()
+    present: tuple[StudentIndex, ...] = ()
+    missing: tuple[StudentIndex, ...] = ()
     latency_ms: LatencySplit
+
+    @model_validator(mode="after")
+    def _answered_or_not(self) -> Self:
+        if self.result == "abandoned":
+            if self.class_index is not None or self.class_name is not None or self.probabilities:
+                raise ValueError("an abandoned frame has no class and no probabilities")
+        elif self.class_index is None or self.class_name is None or self.class_index >= len(self.probabilities):
+            raise ValueError("expected class_index, class_name and a probability for each class")
+        return self
 
     def encode(self) -> bytes:
         """UTF-8 JSON."""
@@ -46,10 +57,4 @@ class PredictionMessage(BaseModel):
 
 def decode_prediction(payload: bytes) -> PredictionMessage:
     """Read an answer; UnsupportedVersionError or DecodeError otherwise."""
-    try:
-        return PredictionMessage.model_validate_json(payload)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["loc"] == ("v",):
-            raise UnsupportedVersionError(f"prediction: version {first['input']!r}, expected {VERSION}") from None
-        raise DecodeError(f"prediction: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return decode_json(PredictionMessage, payload)

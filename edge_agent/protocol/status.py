@@ -1,18 +1,20 @@
 """Retained and periodic JSON messages about devices and coordinators. docs/protocol.md, section 6."""
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from edge_agent.protocol.errors import DecodeError
+from edge_agent.protocol.json_message import MAX_INTEGER, VERSION, decode_json
+from edge_agent.protocol.topics import MAX_STUDENTS
 
-VERSION: Literal[1] = 1
+Session = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 
 class _Status(BaseModel):
     # Unknown keys are ignored, so that newer programs may say more to older ones.
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    v: Literal[1] = VERSION
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    v: int = Field(default=VERSION, ge=VERSION, le=VERSION)
 
     def encode(self) -> bytes:
         """UTF-8 JSON."""
@@ -23,26 +25,26 @@ class NodeState(_Status):
     """Birth and will of a device: `node/<device>/state`, retained. A death of an older session is stale."""
 
     state: Literal["online", "offline"]
-    session: int = Field(ge=0, description="start of the agent process, microseconds since 1970, always growing")
+    session: Session = Field(description="start of the agent process, microseconds since 1970, always growing")
 
 
 class StudentInfo(BaseModel):
     """One student that a device runs."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    student: int = Field(ge=0)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    student: int = Field(ge=0, lt=MAX_STUDENTS)
     network: str
     engine: str
     precision: str
     artifact: str
-    width: int = Field(gt=0)
+    width: int = Field(gt=0, lt=2**16)
     selftest_error: float = Field(ge=0, description="largest difference to the manifest's golden features")
 
 
 class NodeInfo(_Status):
     """What a device is and runs: `node/<device>/info`, retained, published with every birth."""
 
-    session: int = Field(ge=0)
+    session: Session
     agent_version: str
     deployment: str
     students: tuple[StudentInfo, ...]
@@ -54,19 +56,19 @@ class NodeInfo(_Status):
 class NodeTelemetry(_Status):
     """How a device fares: `node/<device>/telemetry`, QoS 0, every few seconds. Absent: not measurable there."""
 
-    session: int = Field(ge=0)
+    session: Session
     uptime_s: float
     cpu_percent: float
-    memory_rss_bytes: int
-    memory_available_bytes: int
+    memory_rss_bytes: Count
+    memory_available_bytes: Count
     temperature_c: float | None = None
     throttled: bool | None = None
     power_w: float | None = None
-    frames_received: int
-    frames_answered: int
-    frames_dropped: int = Field(description="live frames skipped for newer ones, or pushed out of a full mailbox")
-    messages_refused: int = Field(description="messages that break the protocol")
-    queue_length: int
+    frames_received: Count
+    frames_answered: Count
+    frames_dropped: Count = Field(description="live frames skipped for newer ones, or pushed out of a full mailbox")
+    messages_refused: Count = Field(description="messages that break the protocol")
+    queue_length: Count
     student_ms_p50: float | None = None
     student_ms_p95: float | None = None
 
@@ -74,7 +76,7 @@ class NodeTelemetry(_Status):
 class CoordinatorInfo(_Status):
     """What a coordinator answers with: `coordinator/<id>/info`, retained; enough to send it images."""
 
-    session: int = Field(ge=0)
+    session: Session
     coordinator_version: str
     deployment: str
     deployment_name: str
@@ -90,9 +92,5 @@ StatusMessage = TypeVar("StatusMessage", bound=_Status)
 
 
 def decode_status(kind: type[StatusMessage], payload: bytes) -> StatusMessage:
-    """Read a status message of the given kind; DecodeError names the field."""
-    try:
-        return kind.model_validate_json(payload)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise DecodeError(f"{kind.__name__}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    """Read a status message of the given kind; UnsupportedVersionError, or DecodeError naming the field."""
+    return decode_json(kind, payload)

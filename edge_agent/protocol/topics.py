@@ -8,6 +8,7 @@ from edge_agent.protocol.errors import DecodeError
 PROTOCOL_MAJOR = 1
 # Ids are MQTT topic levels, file names and host names at once: the common subset, as host names have it.
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_STUDENT = re.compile(r"0|[1-9][0-9]{0,2}")  # one spelling for each number: one topic for each student
 _DEPLOYMENT_ID = re.compile(r"[0-9a-f]{16}")
 MAX_STUDENTS = 256
 
@@ -75,7 +76,7 @@ class SiteTopics:
         _, source, deployment, student, device = levels
         if not _DEPLOYMENT_ID.fullmatch(deployment):
             raise DecodeError(f"topic {topic[:120]!r}: deployment is not 16 hex digits")
-        if not (student.isascii() and student.isdigit() and len(student) <= 3 and int(student) < MAX_STUDENTS):
+        if not (_STUDENT.fullmatch(student) and int(student) < MAX_STUDENTS):
             raise DecodeError(f"topic {topic[:120]!r}: student is not a number from 0 to {MAX_STUDENTS - 1}")
         return FeatureTopic(_decoded_id(source, topic), deployment, int(student), _decoded_id(device, topic))
 

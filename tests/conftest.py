@@ -1,0 +1,23 @@
+"""Settings for all tests: Hypothesis without deadlines, because the machines that run us are busy ones."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("nonn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nonn")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The folder that holds pyproject.toml."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def tiny(repository: Path) -> Path:
+    """A deployment of three untrained students for 8 x 8 grey images; see tests/fixtures."""
+    return repository / "tests/fixtures/tiny"
