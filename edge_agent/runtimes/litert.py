@@ -32,9 +32,7 @@ class LiteRTRuntime:
     def __init__(self, interpreter: Any, engine_version: str, path: Path) -> None:
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         if len(inputs) != 1 or len(outputs) != 1:
-            raise EngineError(
-                f"{path}: {len(inputs)} inputs and {len(outputs)} outputs, expected one of each"
-            )
+            raise EngineError(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
         check_signature(path, inputs[0]["shape"].tolist(), outputs[0]["shape"].tolist())
         _check_types(path, inputs[0]["dtype"], outputs[0]["dtype"])
         height, width, channels = inputs[0]["shape"][1:].tolist()
@@ -114,9 +112,7 @@ def _find_tflite_runtime(litert_error: ImportError) -> Any:
 def _missing_text(litert_error: ImportError) -> str:
     machine = platform.machine()
     if machine not in LITERT_MACHINES:
-        return (
-            f"no TFLite interpreter for a {machine} CPU: NoNN Edge needs a 64-bit system (aarch64 or x86_64)"
-        )
+        return f"no TFLite interpreter for a {machine} CPU: NoNN Edge needs a 64-bit system (aarch64 or x86_64)"
     if "ai_edge_litert" in (litert_error.name or "") and litert_error.path is None:
         return f"no TFLite interpreter installed: {LITERT_PIP_LINE}"
     return f"the TFLite interpreter does not start ({litert_error}): {LITERT_PIP_LINE}"

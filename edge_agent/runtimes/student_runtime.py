@@ -45,8 +45,7 @@ def check_image(image: NDArray[np.uint8], input_shape: tuple[int, int, int]) -> 
     """Refuse an image that is not uint8 of `input_shape`: engines read raw memory."""
     if image.shape != input_shape or image.dtype != np.uint8:
         raise EngineError(
-            f"image is {_shape_text(image.shape)} {image.dtype}, "
-            f"the student expects {_shape_text(input_shape)} uint8"
+            f"image is {_shape_text(image.shape)} {image.dtype}, the student expects {_shape_text(input_shape)} uint8"
         )
 
 
@@ -68,9 +67,7 @@ def check_readable(path: Path) -> None:
     except OSError as error:
         raise EngineError(f"{path}: {error.strerror}", ExitCode.IO_ERROR) from error
     if size_bytes <= 0:
-        raise EngineError(
-            f"{path}: {'empty file' if size_bytes == 0 else 'no such file'}, expected a student"
-        )
+        raise EngineError(f"{path}: {'empty file' if size_bytes == 0 else 'no such file'}, expected a student")
 
 
 def _shape_text(shape: Sequence[int]) -> str:

@@ -14,10 +14,9 @@ from trainer.tvm_export.layers import Group, Network
 
 def build_direct_convolution(network: Network, group: Group, cpu: CPU, name: str) -> tuple[Any, KernelFrame]:
     """Return the kernel of a convolution group and its frame."""
-    assert group.weights is not None
     height, width, channels = group.shape
     whole = -(-channels // cpu.lanes) * cpu.lanes
-    tile = choose_tile(cpu, height, width, whole)
+    tile = choose_tile(cpu, height, width, whole, group.weights[..., 0].size)
     frame = KernelFrame(network, group, cpu.lanes, pack_weights(group.weights, whole, tile.channels))
     return frame.build(name, lambda f: _Convolution(f, cpu, tile).write(height, width, whole)), frame
 
@@ -60,7 +59,6 @@ class _Convolution:
 
     def _sum(self, accumulators: Expression, f_tile: Expression, y: Expression, x: Expression) -> None:
         group, tile = self._frame.group, self._tile
-        assert group.weights is not None
         rows, columns, channels_in, _ = group.weights.shape
         step = self._lanes if self._cpu.broadcast_from_lane and channels_in % self._lanes == 0 else 1
         with T.grid(rows, columns, channels_in // step) as (r, s, c_step):

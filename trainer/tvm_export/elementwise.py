@@ -36,9 +36,7 @@ _ERF_EVEN = (
 )  # fmt: skip
 
 
-def _rational(
-    lanes: int, x: Expression, limit: float, odd: tuple[float, ...], even: tuple[float, ...]
-) -> Expression:
+def _rational(lanes: int, x: Expression, limit: float, odd: tuple[float, ...], even: tuple[float, ...]) -> Expression:
     clamped = tirx.max(tirx.min(x, _splat(limit, lanes)), _splat(-limit, lanes))
     square = clamped * clamped
     return clamped * _polynomial(lanes, square, odd) / _polynomial(lanes, square, even)
@@ -61,7 +59,7 @@ def sigmoid(lanes: int, x: Expression) -> Expression:
 
 
 def gelu(lanes: int, x: Expression) -> Expression:
-    """x * Phi(x), Phi the normal distribution."""
+    """Gaussian error linear unit: x * Phi(x), Phi the normal distribution."""
     half = _splat(0.5, lanes)
     return x * half * (_splat(1.0, lanes) + erf(lanes, x * _splat(0.7071067811865476, lanes)))
 

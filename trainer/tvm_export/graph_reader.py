@@ -26,6 +26,7 @@ BINARY = {
     "relax.maximum": "maximum",
     "relax.minimum": "minimum",
 }
+NO_WEIGHTS = np.zeros((0, 0, 0, 0), np.float32)
 POOLS = {"relax.nn.max_pool2d": "max_pool", "relax.nn.avg_pool2d": "average_pool"}
 
 
@@ -40,7 +41,7 @@ def import_tflite(path: Path) -> Any:
 
     try:
         return from_tflite(tflite.Model.GetRootAsModel(path.read_bytes(), 0))
-    except Exception as error:  # noqa: BLE001 - TVM's front end raises its own and Python's errors alike
+    except Exception as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnsupportedStudentError(f"{path}: TVM can't import it, expected a float32 file: {first_line}") from error
 
@@ -132,7 +133,7 @@ class _GraphReader:
         """Flattening and squeezing move nothing: a dense layer reads the image-like tensor itself."""
         self._homes[variable] = self._homes[source]
 
-    def _anchor(self, variable: Any, anchor: str, source: Any, window: Window, weights: Any = None) -> None:
+    def _anchor(self, variable: Any, anchor: str, source: Any, window: Window, weights: Any = NO_WEIGHTS) -> None:
         tensor = self._tensor_of(source)
         self._tensors[tensor].halo = self._tensors[tensor].halo.union(window.padding)
         shape = _shape_of(variable)
@@ -173,13 +174,12 @@ class _GraphReader:
         return None if isinstance(operand, float) or _constant(operand) is not None else self._homes[operand]
 
     def _constant_source(self, group: Group, operand: Any) -> Source:
-        values = np.float32(operand) if isinstance(operand, float) else _constant(operand)
-        assert values is not None
+        values = np.asarray(operand if isinstance(operand, float) else operand.value.numpy(), np.float32)
         if values.size == 1:
             return Source("scalar", value=float(values.reshape(())))
         if values.size != group.shape[2] or values.shape[-1] != values.size:
             raise UnsupportedStudentError(f"constant of shape {values.shape}, expected one value per channel")
-        group.vectors.append(np.ascontiguousarray(values.reshape(-1), np.float32))
+        group.vectors.append(values.reshape(-1))
         return Source("vector", len(group.vectors) - 1)
 
     def _operand_source(self, group: Group, home: tuple[int, Source]) -> Source:

@@ -40,20 +40,19 @@ class KernelFrame:
 
     def build(self, name: str, body: Callable[["KernelFrame"], None]) -> Any:
         """Return the kernel as a PrimFunc; `body` writes what is the anchor's own."""
-        with IRBuilder() as builder:
-            with T.prim_func():
-                T.func_name(name)
-                T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "global_symbol": name})
-                for tensor in self.inputs:
-                    self._buffers[tensor] = self._argument(f"t{tensor}", self.network.tensors[tensor])
-                for index, constant in enumerate(self.constants):
-                    buffer = T.buffer((constant.size,), "float32")
-                    self._constant_buffers.append(T.arg(f"c{index}", buffer))
-                for _, tensor in self.group.outputs:
-                    self._buffers[tensor] = self._argument(f"t{tensor}", self.network.tensors[tensor])
-                for _, tensor in self.group.outputs:
-                    self._clear_halo(tensor)
-                body(self)
+        with IRBuilder() as builder, T.prim_func():
+            T.func_name(name)
+            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "global_symbol": name})
+            for tensor in self.inputs:
+                self._buffers[tensor] = self._argument(f"t{tensor}", self.network.tensors[tensor])
+            for index, constant in enumerate(self.constants):
+                buffer = T.buffer((constant.size,), "float32")
+                self._constant_buffers.append(T.arg(f"c{index}", buffer))
+            for _, tensor in self.group.outputs:
+                self._buffers[tensor] = self._argument(f"t{tensor}", self.network.tensors[tensor])
+            for _, tensor in self.group.outputs:
+                self._clear_halo(tensor)
+            body(self)
         return builder.get()
 
     @property

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -85,7 +86,8 @@ class Group:
     source: int  # tensor that the anchor reads
     shape: tuple[int, int, int]  # height, width, channels of the anchor's result
     window: Window
-    weights: NDArray[Any] | None = None  # (rows, columns, channels in, channels out) float32
+    # (rows, columns, channels in, channels out) float32; empty where the anchor has none.
+    weights: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
     steps: list[Step] = field(default_factory=list)
     vectors: list[NDArray[Any]] = field(default_factory=list)  # (channels,) float32
     operands: list[int] = field(default_factory=list)  # tensors that steps read
