@@ -1,0 +1,106 @@
+"""nonn-trainer: from a teacher to K students, one command or stage by stage."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_agent.console.program import ProgramParser, run_program
+from trainer.flags import add_run_flags, given_settings
+from trainer.progress import say
+from trainer.run_context import RunContext, quiet_tensorflow
+from trainer.run_directory import RunDirectory
+
+# `activations` has no name in the paper: it is the teacher's forward pass, kept because everything after it needs it.
+STAGES = ("teacher", "activations", "partition", "distill", "export", "evaluate")
+DESCRIPTION = "Split a trained network among K small devices: partition its filters, distil one student for each."
+EPILOG = """\
+examples:
+  nonn-trainer run --dataset digits --teacher cnn-32-64-64 --student cnn-8-16-16 --students 3 --out runs/digits
+      the whole chain on scikit-learn's digits, in about a minute
+  NONN_CIFAR10=cifar10.zip nonn-trainer run --dataset cifar10 --teacher wrn40-4.keras --lconv lconv \\
+      --student wrn-16-1 --students 2 --out runs/cifar10
+      two students of 0.18 M parameters for a teacher of 8.95 M; the same command again goes on where it stopped
+  nonn-trainer run --dataset photos.zip --teacher vgg11 --student wrn-16-1,wrn-16-2 --students 2 --out runs/photos
+      your own images (train/CLASS/*.png, test/CLASS/*.png), a teacher trained from scratch, unequal devices
+  nonn-trainer partition --out runs/cifar10
+      one stage of an existing run; the stages are teacher, activations, partition, distill, export, evaluate
+
+RUN/export is the deployment directory for nonn-coordinator and nonn-agent. Curves: tensorboard --logdir RUN.
+Exit codes: 0 done, 1 a training failed, 64 usage, 65 bad input, 74 disk, 78 settings, 130 Ctrl-C (again to go on).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `nonn-trainer`."""
+    arguments = _parser().parse_args(argv)
+    return run_program(lambda: int(arguments.job(arguments) or 0))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ProgramParser(prog="nonn-trainer", description=DESCRIPTION, epilog=EPILOG)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add(commands, "run", "all stages that are not finished", _run_stages, EPILOG)
+    for stage in STAGES:
+        module_text = {
+            "teacher": "train the teacher, or adopt a .keras file",
+            "activations": "run the teacher over the augmented training images and the validation split",
+            "partition": "build the filter graph and split it among the students",
+            "distill": "train the students",
+            "export": "write the deployment directory RUN/export",
+            "evaluate": "accuracy of teacher and students on the test split, written to RUN/evaluation.json",
+        }[stage]
+        _add(commands, stage, module_text, _run_stages, "Needs the stages before it; see nonn-trainer --help.")
+    return parser
+
+
+def _add(commands: Any, name: str, text: str, job: Any, epilog: str) -> None:
+    parser = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's directory")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON on stdout")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads to use [all]")
+    add_run_flags(parser)
+    parser.set_defaults(job=job)
+
+
+def _run_stages(arguments: argparse.Namespace) -> None:
+    run = RunDirectory.open(arguments.out, given_settings(arguments))
+    context = RunContext(run, arguments.threads)
+    quiet_tensorflow(*_thread_plan(run, arguments.threads))
+    results: dict[str, Any] = {}
+    for name in STAGES if arguments.command == "run" else (arguments.command,):
+        started = time.perf_counter()
+        stage = importlib.import_module(f"trainer.stages.{name}")
+        results[name] = stage.run(context)
+        say(f"{name}: done in {time.perf_counter() - started:.1f} s")
+    if arguments.json:
+        json.dump(results, sys.stdout, indent=1)
+        print()
+    elif "evaluate" in results:
+        importlib.import_module("trainer.stages.evaluate").print_table(results["evaluate"])
+
+
+def _thread_plan(run: RunDirectory, threads: int) -> tuple[int, int]:
+    """Threads within an operation, and operations at once.
+
+    As many trunks as cores run best side by side, one thread each: 158 against 123 images per CPU second for two
+    WRN-16-1 (benchmarks/training). A teacher in training is a single chain and needs all threads within its operations.
+    """
+    cores = threads or os.cpu_count() or 1
+    settings = run.configuration
+    trains_teacher = not settings.teacher.endswith(".keras")
+    if trains_teacher or settings.students < cores:
+        return threads, threads
+    return 1, cores
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Labelled images as arrays: folders, zips, CIFAR-10 by its path, scikit-learn's digits."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.console.exit_codes import ExitCode, UserError
+from trainer.image_archive import ImageArchive, decode_image
+
+VALIDATION_SHARE = 0.1
+DIGITS_TEST_IMAGES = 360  # a fifth of scikit-learn's 1,797
+MAX_UNREADABLE_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: (n, height, width, channels), uint8; labels: (n,), int64."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64] | slice) -> "Split":
+        """Return the images at `indices`."""
+        return Split(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Three splits; whatever is chosen is chosen on validation, test is for `evaluate` alone."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+
+def load_dataset(spec: str, image_size: tuple[int, int] | None = None, split_seed: int = 0) -> ImageDataset:
+    """Read `digits`, `cifar10` (at $NONN_CIFAR10) or a folder or zip of train/CLASS/*.png and test/CLASS/*.png."""
+    if spec == "digits":
+        return _digits(split_seed)
+    if spec == "cifar10":
+        location = os.environ.get("NONN_CIFAR10")
+        if not location:
+            raise UserError(
+                "data set cifar10: NONN_CIFAR10 is not set; "
+                "expected the folder or zip with train/CLASS/*.png and test/CLASS/*.png",
+                ExitCode.CONFIGURATION,
+            )
+        return _from_archive("cifar10", Path(location), image_size, split_seed)
+    return _from_archive(Path(spec).stem, Path(spec), image_size, split_seed)
+
+
+def split_order(images: int, seed: int) -> NDArray[np.int64]:
+    """Order of the training files; its last tenth is the validation split.
+
+    >>> split_order(4, seed=0).tolist()
+    [2, 0, 1, 3]
+    """
+    return np.random.default_rng(seed).permutation(images)
+
+
+def _from_archive(name: str, path: Path, image_size: tuple[int, int] | None, seed: int) -> ImageDataset:
+    archive = ImageArchive.open(path)
+    classes = archive.classes("train")
+    if len(classes) < 2:
+        raise UserError(f"{path}: {len(classes)} class folder(s) in train/, expected at least 2")
+    unknown = sorted(set(archive.classes("test")) - set(classes))
+    if unknown:
+        raise UserError(f"{path}: test/{unknown[0]} has no folder of that name in train/")
+    unreadable: list[str] = []
+    reader = _Reader(archive, classes, image_size, unreadable)
+    training, test = reader.read("train"), reader.read("test")
+    if training.images.shape[1:] != test.images.shape[1:]:
+        raise UserError(f"{path}: train images are {training.images.shape[1:]}, test images {test.images.shape[1:]}")
+    order = split_order(len(training), seed)
+    held_out = max(len(classes), round(len(training) * VALIDATION_SHARE))
+    if len(training) <= held_out:
+        raise UserError(f"{path}: {len(training)} training images are too few for {len(classes)} classes")
+    return ImageDataset(
+        name, classes, training.take(order[:-held_out]), training.take(order[-held_out:]), test, tuple(unreadable)
+    )
+
+
+@dataclass
+class _Reader:
+    """Decodes one split after the other; the first image fixes size and channels of all."""
+
+    archive: ImageArchive
+    classes: tuple[str, ...]
+    image_size: tuple[int, int] | None
+    unreadable: list[str]
+    shape: tuple[int, int, int] | None = None
+
+    def read(self, split: str) -> Split:
+        images, labels, bad = [], [], []
+        for label, class_name in enumerate(self.classes):
+            names = self.archive.files(split, class_name)
+            if not names:
+                raise UserError(f"{self.archive.path}: {split}/{class_name} holds no image (png, jpg, bmp, gif, webp)")
+            for name in names:
+                image = decode_image(self.archive.read(name), self.image_size)
+                if image is None:
+                    bad.append(name)
+                    continue
+                images.append(self._checked(image, name))
+                labels.append(label)
+        self._check_share(split, bad, len(images) + len(bad))
+        return Split(np.stack(images), np.array(labels, np.int64))
+
+    def _checked(self, image: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+        if self.shape is None:
+            self.shape = (image.shape[0], image.shape[1], image.shape[2])
+        if image.shape[:2] != self.shape[:2]:
+            raise UserError(
+                f"{self.archive.path}: {name} is {image.shape[1]}x{image.shape[0]}, the others are "
+                f"{self.shape[1]}x{self.shape[0]}; give --image-size to scale all"
+            )
+        if image.shape[2] < self.shape[2]:  # a grey image among colour ones
+            return np.repeat(image, self.shape[2], axis=2)
+        if image.shape[2] > self.shape[2]:
+            raise UserError(f"{self.archive.path}: {name} is in colour, the first image is grey; convert one of them")
+        return image
+
+    def _check_share(self, split: str, bad: list[str], total: int) -> None:
+        self.unreadable.extend(bad)
+        if len(bad) > MAX_UNREADABLE_SHARE * total:
+            raise UserError(
+                f"{self.archive.path}: {len(bad)} of {total} images in {split}/ can't be read (limit 1 %), "
+                f"among them {', '.join(bad[:3])}"
+            )
+
+
+def _digits(seed: int) -> ImageDataset:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise UserError(
+            "data set digits: scikit-learn is not installed; expected pip install scikit-learn", ExitCode.UNAVAILABLE
+        ) from None
+    scans = load_digits()
+    images = np.rint(scans.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = scans.target.astype(np.int64)
+    shuffled = split_order(len(labels), seed)
+    test, training = shuffled[-DIGITS_TEST_IMAGES:], shuffled[:-DIGITS_TEST_IMAGES]
+    validation = round(len(training) * VALIDATION_SHARE)
+    whole = Split(images, labels)
+    return ImageDataset(
+        "digits",
+        tuple(str(digit) for digit in scans.target_names),
+        whole.take(training[:-validation]),
+        whole.take(training[-validation:]),
+        whole.take(test),
+    )

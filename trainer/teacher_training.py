@@ -1,0 +1,120 @@
+"""Training a teacher by name: crop, flip, cutout, label smoothing, one-cycle SGD."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainer.augmentation import crop
+from trainer.batches import pass_order
+from trainer.configuration import RunConfiguration
+from trainer.datasets import Split
+from trainer.losses import one_cycle
+from trainer.networks import catalogue
+from trainer.progress import say
+from trainer.run_context import RunContext
+from trainer.run_directory import Stage, file_hash, write_json
+from trainer.sgd import NesterovSgd
+from trainer.student_network import pixel_statistics
+from trainer.training_curves import CurveLog
+from trainer.training_loop import LoopPlan, train
+
+VALIDATION_BATCH = 250
+TRAINING_KEYS = ("teacher", "teacher_passes", "teacher_rate", "seed", "split_seed", "dataset", "batch", "weight_decay",
+                 "crop_pad", "flip", "bfloat16")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TeacherBatches:
+    """Batches as a function of the step."""
+
+    split: Split
+    settings: RunConfiguration
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Whole batches in one pass."""
+        return max(1, len(self.split) // self.settings.batch)
+
+    def __call__(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        settings = self.settings
+        number, within = divmod(step, self.steps_per_pass)
+        rows = pass_order(len(self.split), number, settings.seed)[within * settings.batch :][: settings.batch]
+        rng = np.random.default_rng([settings.seed, 2, step])
+        images = self.split.images[rows]
+        pad = min(settings.crop_pad, min(images.shape[1:3]) - 1)
+        images = crop(images, rng.integers(0, 2 * pad + 1, (len(rows), 2)).astype(np.uint8), pad)
+        if settings.flip:
+            mirrored = rng.random(len(rows)) < 0.5
+            images[mirrored] = images[mirrored, :, ::-1]
+        return images, self.split.labels[rows]
+
+
+class TeacherStep:
+    """Cross-entropy, backward, update."""
+
+    def __init__(self, network: Any, settings: RunConfiguration, steps: int) -> None:
+        self._network, self._settings, self._steps = network, settings, steps
+        self._optimizer = NesterovSgd(network.trainable_variables, settings.weight_decay)
+        self._compiled = tf.function(self._update, reduce_retracing=True)
+
+    @property
+    def variables(self) -> list[Any]:
+        """Everything that a checkpoint must hold."""
+        return [*self._network.variables, *self._optimizer.variables]
+
+    def __call__(self, batch: tuple[NDArray[np.uint8], NDArray[np.int64]], step: int) -> dict[str, Any]:
+        rate = one_cycle(step, self._steps, self._settings.teacher_rate)
+        return {"loss": self._compiled(tf.constant(batch[0]), tf.constant(batch[1]), tf.constant(rate, tf.float32))}
+
+    def _update(self, pixels: Any, labels: Any, rate: Any) -> Any:
+        with tf.GradientTape() as tape:
+            logits = self._network(tf.cast(pixels, tf.float32), training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        self._optimizer.apply(tape.gradient(loss, self._network.trainable_variables), rate)
+        return loss
+
+
+def train_teacher(context: RunContext, stage: Stage) -> dict[str, Any]:
+    """Train, or go on training; writes teacher.keras and history.json."""
+    settings, dataset = context.run.configuration, context.dataset
+    content = settings.model_dump(mode="json")
+    stage.claim({key: content[key] for key in TRAINING_KEYS})
+    if stage.finished:
+        return stage.results()
+    keras.utils.set_random_seed(settings.seed)
+    keras.config.set_dtype_policy("mixed_bfloat16" if settings.bfloat16 else "float32")
+    try:
+        mean, deviation = pixel_statistics(dataset.train.images)
+        network = catalogue.classifier(settings.teacher, dataset.image_shape, len(dataset.classes), mean, deviation)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    batches = TeacherBatches(dataset.train, settings)
+    step = TeacherStep(network, settings, batches.steps_per_pass * settings.teacher_passes)
+    say(f"teacher: {settings.teacher}, {network.count_params()} parameters, {settings.teacher_passes} passes")
+    with CurveLog(stage.folder / "logs") as curves:
+        plan = LoopPlan(
+            "teacher", settings.teacher_passes, batches.steps_per_pass, batches, step,
+            lambda: {"val_accuracy": _accuracy(network, dataset.validation)}, step.variables, stage.folder,
+        )  # fmt: skip
+        state = train(plan, curves.add)
+    file = stage.folder / "teacher.keras"
+    partial = stage.folder / ".partial.keras"
+    network.save(partial)
+    partial.replace(file)
+    write_json(stage.folder / "history.json", state.history)
+    results = {**state.history[-1], "parameters": network.count_params(), "sha256": file_hash(file)}
+    stage.finish(results, state.seconds)
+    return results
+
+
+def _accuracy(network: Any, split: Split) -> float:
+    forward = tf.function(lambda pixels: network(tf.cast(pixels, tf.float32), training=False), reduce_retracing=True)
+    right = 0
+    for start in range(0, len(split), VALIDATION_BATCH):
+        part = split.take(slice(start, start + VALIDATION_BATCH))
+        right += int(np.sum(np.argmax(forward(tf.constant(part.images)), axis=1) == part.labels))
+    return right / len(split)
