@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("nonn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("nonn")
 
+# Doctests import every file; this one starts TensorFlow and is a tool, not a test.
+collect_ignore = ["fixtures/make_tiny_deployment.py"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
