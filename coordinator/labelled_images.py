@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edge_agent.console.exit_codes import UserError
+from edge_agent.console.picture import MAX_PIXELS, fit_picture
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"})
 MAX_IMAGE_BYTES = 50_000_000
-Image.MAX_IMAGE_PIXELS = 50_000_000  # a larger one is an attack or a mistake, whatever its file size
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,5 @@ def decode_image(content: bytes, shape: tuple[int, int, int], name: str) -> NDAr
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0].replace("<_io.BytesIO object at", "content at")
         raise UserError(f"{name}: not an image that can be read ({reason.split(' content at')[0]})") from None
-    if picture.size != (width, height):
-        picture = _fit(picture, width, height)
-    return np.asarray(picture, np.uint8).reshape(height, width, channels)
+    return np.asarray(fit_picture(picture, height, width), np.uint8).reshape(height, width, channels)
 
-
-def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
-    scale = min(picture.width / width, picture.height / height)
-    crop_width, crop_height = width * scale, height * scale
-    left, top = (picture.width - crop_width) / 2, (picture.height - crop_height) / 2
-    box = (left, top, left + crop_width, top + crop_height)
-    return picture.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_agent.console.exit_codes import UserError
+from edge_agent.console.picture import MAX_PIXELS, fit_picture
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 GREY_MODES = {"1", "L", "I", "I;16", "F"}
 
 
@@ -66,12 +68,12 @@ class ImageArchive:
 
 
 def decode_image(content: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8] | None:
-    """Pixels (height, width, 1 or 3), uint8, scaled to `size` (height, width) if given; None if it is no image."""
+    """Pixels (height, width, 1 or 3), uint8, cut and scaled to `size` (height, width) if given; None if it is no image."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             converted = image.convert("L" if image.mode in GREY_MODES else "RGB")
-            if size is not None and converted.size != (size[1], size[0]):
-                converted = converted.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+            if size is not None:
+                converted = fit_picture(converted, *size)
             pixels = np.asarray(converted, np.uint8)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
         return None
