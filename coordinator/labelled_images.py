@@ -66,4 +66,3 @@ def decode_image(content: bytes, shape: tuple[int, int, int], name: str) -> NDAr
         reason = str(error).splitlines()[0].replace("<_io.BytesIO object at", "content at")
         raise UserError(f"{name}: not an image that can be read ({reason.split(' content at')[0]})") from None
     return np.asarray(fit_picture(picture, height, width), np.uint8).reshape(height, width, channels)
-

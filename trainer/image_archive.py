@@ -68,7 +68,7 @@ class ImageArchive:
 
 
 def decode_image(content: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8] | None:
-    """Pixels (height, width, 1 or 3), uint8, cut and scaled to `size` (height, width) if given; None if it is no image."""
+    """Pixels (height, width, 1 or 3), uint8, cut and scaled to `size` (height, width); None if it is no image."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             converted = image.convert("L" if image.mode in GREY_MODES else "RGB")
