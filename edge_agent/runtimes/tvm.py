@@ -56,7 +56,7 @@ def open_tvm(path: Path, num_threads: int) -> TVMRuntime:
     os.environ.setdefault("TVM_NUM_THREADS", str(num_threads))
     tvm_ffi, library = load_library()
     try:
-        machine = tvm_ffi.load_module(str(path))["vm_load_executable"]()
+        machine = tvm_ffi.load_module(str(path.resolve()))["vm_load_executable"]()
         machine["vm_initialization"](CPU_DEVICE, 0, POOLED_ALLOCATOR)
         description = json.loads(machine["describe"]())
     except (RuntimeError, AttributeError, KeyError, ValueError, TypeError) as error:
