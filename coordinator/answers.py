@@ -50,6 +50,7 @@ class Answerer:
             result="abandoned",
             present=frame.present,
             missing=frame.missing,
+            reason=frame.reason,
             latency_ms=LatencySplit(total=total_ms, student=0, queue=0, transport=total_ms, merge=0),
         )
 

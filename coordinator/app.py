@@ -4,18 +4,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from coordinator.answers import Answerer
+from coordinator.deadlines import AdaptiveDeadlines
 from coordinator.extension import CoordinatorExtension
-from coordinator.feature_merger import (
-    Contribution,
-    FeatureIgnored,
-    FeatureMerger,
-    FrameAbandoned,
-    FrameIgnored,
-    FrameMerged,
-    MergerEvent,
-)
+from coordinator.feature_merger import FeatureMerger
+from coordinator.frame_desk import Answered, FrameDesk
 from coordinator.roster import Roster
 from coordinator.settings import CoordinatorSettings
 from edge_agent import __version__
@@ -23,48 +18,66 @@ from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.console.log import LimitedLog
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.feature_message import decode_features
-from edge_agent.protocol.frame_message import decode_frame
+from edge_agent.protocol.frame_message import FrameMessage, decode_frame
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.link import Connected, Disconnected, Event, Link, Message, Outgoing
 from edge_agent.protocol.mqtt_link import MqttLink
-from edge_agent.protocol.prediction_message import PredictionMessage
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status
 from edge_agent.protocol.topics import SiteTopics
 
 IDLE_POLL_S = 0.25  # how long a stop request may wait on an idle coordinator
+# Parsed topics kept: sources x students x devices of a large site; each frame brings the same ones.
+PARSED_TOPICS = 4096
 _log = logging.getLogger("coordinator")
 
 
 class CoordinatorApp:
-    """Wires link, merger and head of one deployment."""
+    """Wires link, frame desk and roster of one deployment."""
 
     def __init__(
-        self, settings: CoordinatorSettings, deployment: DeploymentDirectory, head: MergeHead, link: Link | None = None
+        self,
+        settings: CoordinatorSettings,
+        deployment: DeploymentDirectory,
+        head: MergeHead,
+        link: Link | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
+        self.deployment = deployment
+        self.topics = SiteTopics(settings.site)
+        self.session = time.time_ns() // 1000
+        self.roster = Roster()
+        self._clock = clock
         self._extensions: list[CoordinatorExtension] = []
-        self._deployment = deployment
-        self._topics = SiteTopics(settings.site)
-        self._session = time.time_ns() // 1000
-        self._state_topic = self._topics.coordinator(settings.coordinator, "state")
+        self._state_topic = self.topics.coordinator(settings.coordinator, "state")
         self._link: Link = link or MqttLink(
             settings.broker,
             f"nonn-coordinator-{settings.site}-{settings.coordinator}",
-            self._subscriptions(),
-            will=self._state("offline"),
+            self.core_subscriptions(),
+            will=self.state("offline"),
         )
+        self._desk = self._open_desk(head)
+        self._parse_feature = lru_cache(PARSED_TOPICS)(self.topics.parse_feature)
         manifest = deployment.manifest
-        self._answerer = Answerer(settings.coordinator, deployment.id, manifest.classes, head)
-        self._merger = FeatureMerger(deployment.id, manifest.widths, settings.quorum, settings.max_open_frames)
         self._image_shape = (manifest.input.height, manifest.input.width, manifest.input.channels)
-        self._roster = Roster()
-        self._limited = LimitedLog(_log)
-        self.counts: Counter[str] = Counter()
+        self._absent: frozenset[int] = frozenset()
+        self._absent_as_of = 0
+        self._limited = LimitedLog(_log, clock=clock)
 
     @property
-    def roster(self) -> Roster:
-        """Who is alive and what it runs."""
-        return self._roster
+    def counts(self) -> Counter[str]:
+        """Frames, features and messages by what became of them, since the start."""
+        return self._desk.counts
+
+    @property
+    def desk(self) -> FrameDesk:
+        """Frames in flight and their answers."""
+        return self._desk
+
+    @property
+    def connected(self) -> bool:
+        """Logged in at the broker."""
+        return self._link.connected
 
     def extend(self, extension: CoordinatorExtension) -> None:
         """Plug a part into the loop, before `run`."""
@@ -77,19 +90,39 @@ class CoordinatorApp:
         return self._link.publish(message)
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        """Answer until `stopped` says so."""
+        """Answer until `stopped` says so; frames still open get their answer before the end."""
         while not stopped():
-            for event in self._link.poll(self._patience_s()):
-                self._take(event)
-            now = time.monotonic()
-            self._act(self._merger.expire(now))
-            for extension in self._extensions:
-                extension.tick(now)
-        self._link.close([self._state("offline")])
+            self.step(IDLE_POLL_S)
+        self._publish(self._desk.shut())
+        self._link.close([self.state("offline")])
 
-    def _subscriptions(self) -> list[tuple[str, int]]:
-        topics = self._topics
-        sources = self._settings.sources
+    def step(self, longest_wait_s: float) -> None:
+        """One round: wait for the network at most until the next deadline, then act."""
+        deadline = self._desk.next_deadline()
+        if deadline is not None:
+            longest_wait_s = min(longest_wait_s, max(0.0, deadline - self._clock()))
+        for event in self._link.poll(longest_wait_s):
+            self._take(event)
+        now = self._clock()
+        self._publish(self._desk.expire(now))
+        for extension in self._extensions:
+            extension.tick(now)
+
+    def open_frame(self, source: str, frame: FrameMessage) -> None:
+        """Start to wait for the students' features of a frame that agents have, or get just now."""
+        if frame.image.shape != self._image_shape:
+            raise ProtocolError(f"frame of {source}: image {frame.image.shape}, expected {self._image_shape}")
+        now = self._clock()
+        opened, answers = self._desk.open((source, frame.frame_id), frame.live, self._absent_students(), now)
+        if opened:
+            for extension in self._extensions:
+                extension.on_frame(source, frame, now)
+        self._publish(answers)
+
+    def core_subscriptions(self) -> list[tuple[str, int]]:
+        """What the loop itself listens to."""
+        topics = self.topics
+        sources = self.settings.sources
         return [
             *((topics.frame(source), 0) for source in sources),
             *((topics.features_of(source), 0) for source in sources),
@@ -99,9 +132,23 @@ class CoordinatorApp:
             (self._state_topic, 1),
         ]
 
-    def _patience_s(self) -> float:
-        deadline = self._merger.next_deadline()
-        return IDLE_POLL_S if deadline is None else min(IDLE_POLL_S, max(0.0, deadline - time.monotonic()))
+    def state(self, state: str) -> Outgoing:
+        """Birth or will."""
+        birth = NodeState.model_validate({"state": state, "session": self.session})
+        return Outgoing(self._state_topic, birth.encode(), qos=1, retain=True)
+
+    def _open_desk(self, head: MergeHead) -> FrameDesk:
+        settings, manifest = self.settings, self.deployment.manifest
+        longest_s = settings.deadline_ms / 1000
+        shortest_s = settings.shortest_deadline_ms / 1000 if settings.adaptive_deadline else longest_s
+        return FrameDesk(
+            FeatureMerger(self.deployment.id, manifest.widths, settings.quorum, settings.max_open_frames),
+            Answerer(settings.coordinator, self.deployment.id, manifest.classes, head),
+            AdaptiveDeadlines(shortest_s, longest_s),
+            [student.golden.tolerance for student in manifest.students],
+            self._clock,
+            settings.early_answer,
+        )
 
     def _take(self, event: Event) -> None:
         match event:
@@ -112,9 +159,8 @@ class CoordinatorApp:
                     self.counts["messages_refused"] += 1
                     self._limited.warn(event.topic, f"refused message: {error}")
             case Connected(protocol):
-                _log.info(
-                    "connected to %s:%d, MQTT %s", self._settings.broker.host, self._settings.broker.port, protocol
-                )
+                broker = self.settings.broker
+                _log.info("connected to %s:%d, MQTT %s", broker.host, broker.port, protocol)
                 self._publish_birth()
                 for extension in self._extensions:
                     extension.connected()
@@ -122,8 +168,8 @@ class CoordinatorApp:
                 self._limited.warn("broker", f"no broker: {reason}; trying again")
 
     def _receive(self, message: Message) -> None:
-        own = message.topic.startswith(self._topics.root + "/")
-        branch = self._topics.relative(message.topic)[0] if own else ""  # extensions may listen elsewhere
+        own = message.topic.startswith(self.topics.root + "/")
+        branch = message.topic[len(self.topics.root) + 1 :].partition("/")[0] if own else ""
         if branch == "feature" and not message.retain:
             self._receive_feature(message)
         elif branch == "frame" and not message.retain:
@@ -133,84 +179,66 @@ class CoordinatorApp:
         elif message.topic == self._state_topic:
             # An old session's will may arrive after our birth: say again that we live.
             if message.payload and decode_status(NodeState, message.payload).state == "offline":
-                self._link.publish(self._state("online"))
+                self._link.publish(self.state("online"))
         elif not any(extension.receive(message) for extension in self._extensions):
             self.counts["messages_refused"] += 1  # retained leftovers where live messages belong
 
     def _receive_frame(self, message: Message) -> None:
-        source, _ = self._topics.parse_leaf(message.topic, "frame")
-        frame = decode_frame(message.payload)
-        if frame.image.shape != self._image_shape:
-            raise ProtocolError(f"frame of {source}: image {frame.image.shape}, expected {self._image_shape}")
-        now = time.monotonic()
-        self.counts["frames_opened"] += 1
-        for extension in self._extensions:
-            extension.on_frame(source, frame, now)
-        self._act(self._merger.open_frame((source, frame.frame_id), now, now + self._settings.deadline_ms / 1000))
+        source, leaf = self.topics.parse_leaf(message.topic, "frame")
+        if not leaf:
+            self.open_frame(source, decode_frame(message.payload))
 
     def _receive_feature(self, message: Message) -> None:
-        topic = self._topics.parse_feature(message.topic)
-        features = decode_features(message.payload)
-        contribution = Contribution(
-            topic.device, features.features, features.student_us / 1e6, features.agent_us / 1e6, time.monotonic()
-        )
-        key = (topic.source, features.frame_id)
-        self._act(self._merger.receive(key, topic.deployment, topic.student, contribution))
+        topic = self._parse_feature(message.topic)
+        self._publish(self._desk.receive(topic, decode_features(message.payload), self._clock()))
 
     def _receive_status(self, message: Message) -> None:
-        device, leaf = self._topics.parse_leaf(message.topic, "node")
         for extension in self._extensions:
             extension.receive(message)
+        device, leaf = self.topics.parse_leaf(message.topic, "node")
         if not message.payload:
-            self._roster.forget(device)
+            if leaf == "state":
+                self.roster.forget(device)
         elif leaf == "state":
-            self._roster.state(device, decode_status(NodeState, message.payload))
-            _log.info("%s is %s", device, "online" if self._online(device) else "offline")
+            state = decode_status(NodeState, message.payload)
+            self.roster.state(device, state, self._clock())
+            _log.info("%s is %s", device, state.state)
         elif leaf == "info":
-            self._roster.info(device, decode_status(NodeInfo, message.payload))
+            self.roster.info(device, decode_status(NodeInfo, message.payload))
         elif leaf == "telemetry":
-            self._roster.telemetry(device, decode_status(NodeTelemetry, message.payload))
+            self.roster.telemetry(device, decode_status(NodeTelemetry, message.payload))
 
-    def _online(self, name: str) -> bool:
-        return any(device.online for device in self._roster.devices if device.name == name)
+    def _absent_students(self) -> frozenset[int]:
+        if self._absent_as_of != self.roster.changes:
+            self._absent_as_of = self.roster.changes
+            self._absent = self.roster.absent(self.deployment.id, len(self.deployment.manifest.students))
+        return self._absent
 
-    def _act(self, events: Iterable[MergerEvent]) -> None:
-        for event in events:
-            match event:
-                case FrameMerged():
-                    self._publish(self._answerer.answer(event, time.monotonic), event)
-                case FrameAbandoned():
-                    self._publish(self._answerer.abandoned(event, time.monotonic()), None)
-                case FeatureIgnored():
-                    self.counts[f"features_{event.reason}"] += 1
-                case FrameIgnored():
-                    self.counts["frames_repeated"] += 1
-
-    def _publish(self, prediction: PredictionMessage, merged: FrameMerged | None) -> None:
-        self.counts[f"frames_{prediction.result}"] += 1
-        self._link.publish(Outgoing(self._topics.prediction(prediction.source), prediction.encode(), qos=1))
-        now = time.monotonic()
-        for extension in self._extensions:
-            extension.on_prediction(prediction, merged, now)
+    def _publish(self, answers: Iterable[Answered]) -> None:
+        for answer in answers:
+            prediction = answer.prediction
+            if answer.early:
+                self._link.publish(Outgoing(self.topics.early_prediction(prediction.source), prediction.encode()))
+                continue
+            self._link.publish(Outgoing(self.topics.prediction(prediction.source), prediction.encode(), qos=1))
+            now = self._clock()
+            for extension in self._extensions:
+                extension.on_prediction(prediction, answer.merged, now)
 
     def _publish_birth(self) -> None:
-        manifest = self._deployment.manifest
+        manifest = self.deployment.manifest
         info = CoordinatorInfo(
-            session=self._session,
+            session=self.session,
             coordinator_version=__version__,
-            deployment=self._deployment.id,
+            deployment=self.deployment.id,
             deployment_name=manifest.name,
             classes=manifest.classes,
             height=manifest.input.height,
             width=manifest.input.width,
             channels=manifest.input.channels,
             students=len(manifest.students),
-            deadline_ms=self._settings.deadline_ms,
+            deadline_ms=self.settings.deadline_ms,
         )
-        topic = self._topics.coordinator(self._settings.coordinator, "info")
+        topic = self.topics.coordinator(self.settings.coordinator, "info")
         self._link.publish(Outgoing(topic, info.encode(), qos=1, retain=True))
-        self._link.publish(self._state("online"))
-
-    def _state(self, state: str) -> Outgoing:
-        birth = NodeState.model_validate({"state": state, "session": self._session})
-        return Outgoing(self._state_topic, birth.encode(), qos=1, retain=True)
+        self._link.publish(self.state("online"))

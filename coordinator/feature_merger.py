@@ -4,7 +4,7 @@ Only frames opened here take memory: whatever else arrives is an event and forgo
 """
 
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 FrameKey = tuple[str, int]  # source, frame_id
-IgnoredReason = Literal["unknown", "late", "repeated", "width", "student", "deployment"]
+IgnoredReason = Literal["unknown", "late", "repeated", "replica", "width", "student", "deployment"]
+AbandonReason = Literal["deadline", "overflow", "shutdown"]
 # Closed frames remembered so that late features are told from unknown ones: half a minute at 100 frames/s.
 REMEMBERED_FRAMES = 4096
+# Of these, the last ones keep their features, so that a slower replica can be compared with the first answer:
+# 128 frames x 8 students x 256 floats take 1 MB.
+COMPARED_FRAMES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +50,32 @@ class FrameAbandoned:
     opened_s: float
     present: tuple[int, ...]
     missing: tuple[int, ...]
-    reason: Literal["deadline", "overflow"]
+    reason: AbandonReason
+
+
+@dataclass(frozen=True, slots=True)
+class FrameProgressed:
+    """An open frame has one student more and still waits for others."""
+
+    key: FrameKey
+    opened_s: float
+    contributions: dict[int, Contribution]
+    missing: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureIgnored:
-    """Features that changed nothing."""
+    """Features that changed nothing. `delay_s`: since its frame was opened, 0 where that is not known.
+
+    `difference`: a replica's largest distance to the features that came first; None where those are gone.
+    """
 
     key: FrameKey
     student: int
     device: str
     reason: IgnoredReason
+    delay_s: float = 0.0
+    difference: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +85,21 @@ class FrameIgnored:
     key: FrameKey
 
 
-MergerEvent = FrameMerged | FrameAbandoned | FeatureIgnored | FrameIgnored
+MergerEvent = FrameMerged | FrameAbandoned | FrameProgressed | FeatureIgnored | FrameIgnored
 
 
 @dataclass(slots=True)
 class _OpenFrame:
     opened_s: float
     deadline_s: float
+    absent: frozenset[int] = frozenset()
     contributions: dict[int, Contribution] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _ClosedFrame:
+    opened_s: float
+    contributions: dict[int, Contribution] | None
 
 
 class FeatureMerger:
@@ -82,37 +108,44 @@ class FeatureMerger:
     def __init__(self, deployment: str, widths: tuple[int, ...], quorum: int, max_open_frames: int) -> None:
         self._deployment = deployment
         self._widths = widths
-        self._quorum = quorum
+        self.quorum = quorum
         self._max_open = max_open_frames
         self._open: OrderedDict[FrameKey, _OpenFrame] = OrderedDict()
         self._deadlines: list[tuple[float, FrameKey]] = []
-        self._closed: OrderedDict[FrameKey, None] = OrderedDict()
+        self._closed: OrderedDict[FrameKey, _ClosedFrame] = OrderedDict()
+        self._compared: deque[FrameKey] = deque()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open_frame(self, key: FrameKey, now: float, deadline_s: float) -> list[MergerEvent]:
-        """Start to wait for a frame's features, until `deadline_s`; the oldest frame makes room if need be."""
+    def open_frame(
+        self, key: FrameKey, now: float, deadline_s: float, absent: frozenset[int] = frozenset()
+    ) -> list[MergerEvent]:
+        """Start to wait for a frame's features, until `deadline_s`; the oldest frame makes room if need be.
+
+        `absent`: students that nobody runs just now; the frame does not wait for them.
+        """
         if key in self._open or key in self._closed:
             return [FrameIgnored(key)]
         events: list[MergerEvent] = []
         if len(self._open) >= self._max_open:
             events.append(self._abandon(next(iter(self._open)), "overflow"))
-        self._open[key] = _OpenFrame(now, deadline_s)
+        self._open[key] = _OpenFrame(now, deadline_s, absent)
         heapq.heappush(self._deadlines, (deadline_s, key))
         return events
 
     def receive(self, key: FrameKey, deployment: str, student: int, contribution: Contribution) -> list[MergerEvent]:
-        """Take one student's features; the last missing one completes the frame."""
-        reason = self._reason_to_ignore(key, deployment, student, contribution)
-        if reason is not None:
-            return [FeatureIgnored(key, student, contribution.device, reason)]
+        """Take one student's features; the last one that can be expected closes the frame."""
+        ignored = self._ignored(key, deployment, student, contribution)
+        if ignored is not None:
+            return [ignored]
         frame = self._open[key]
         frame.contributions[student] = contribution
-        if len(frame.contributions) < len(self._widths):
-            return []
-        self._close(key)
-        return [FrameMerged(key, frame.opened_s, frame.contributions, ())]
+        missing = self._missing(frame)
+        if frame.absent.issuperset(missing) and len(frame.contributions) >= self.quorum:
+            self._close(key)
+            return [FrameMerged(key, frame.opened_s, frame.contributions, missing)]
+        return [FrameProgressed(key, frame.opened_s, frame.contributions, missing)]
 
     def expire(self, now: float) -> list[MergerEvent]:
         """Close every frame whose deadline has come: degraded with the quorum, else abandoned."""
@@ -120,9 +153,9 @@ class FeatureMerger:
         while self._deadlines and self._deadlines[0][0] <= now:
             _, key = heapq.heappop(self._deadlines)
             frame = self._open.get(key)
-            if frame is None:
-                continue
-            if len(frame.contributions) < self._quorum:
+            if frame is None or frame.deadline_s > now:
+                continue  # answered meanwhile, or its id was used again
+            if len(frame.contributions) < self.quorum:
                 events.append(self._abandon(key, "deadline"))
             else:
                 self._close(key)
@@ -135,34 +168,52 @@ class FeatureMerger:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
-    def _reason_to_ignore(
+    def abandon_all(self) -> list[MergerEvent]:
+        """Close every open frame without a class: the coordinator stops."""
+        return [self._abandon(key, "shutdown") for key in list(self._open)]
+
+    def _ignored(
         self, key: FrameKey, deployment: str, student: int, contribution: Contribution
-    ) -> IgnoredReason | None:
+    ) -> FeatureIgnored | None:
+        device = contribution.device
         if deployment != self._deployment:
-            return "deployment"
+            return FeatureIgnored(key, student, device, "deployment")
         if student >= len(self._widths):
-            return "student"
+            return FeatureIgnored(key, student, device, "student")
         if contribution.features.shape != (self._widths[student],):
-            return "width"
-        frame = self._open.get(key)
+            return FeatureIgnored(key, student, device, "width")
+        frame = self._open.get(key) or self._closed.get(key)
         if frame is None:
-            return "late" if key in self._closed else "unknown"
-        return "repeated" if student in frame.contributions else None
+            return FeatureIgnored(key, student, device, "unknown")
+        delay_s = contribution.arrived_s - frame.opened_s
+        first = frame.contributions.get(student) if frame.contributions is not None else None
+        if first is None:
+            return None if key in self._open else FeatureIgnored(key, student, device, "late", delay_s)
+        if first.device == device:
+            return FeatureIgnored(key, student, device, "repeated", delay_s)
+        difference = float(np.max(np.abs(contribution.features - first.features)))
+        return FeatureIgnored(key, student, device, "replica", delay_s, difference)
 
     def _missing(self, frame: _OpenFrame) -> tuple[int, ...]:
         return tuple(student for student in range(len(self._widths)) if student not in frame.contributions)
 
-    def _abandon(self, key: FrameKey, reason: Literal["deadline", "overflow"]) -> FrameAbandoned:
+    def _abandon(self, key: FrameKey, reason: AbandonReason) -> FrameAbandoned:
         frame = self._close(key)
         return FrameAbandoned(key, frame.opened_s, tuple(sorted(frame.contributions)), self._missing(frame), reason)
 
     def _close(self, key: FrameKey) -> _OpenFrame:
         frame = self._open.pop(key)
-        self._closed[key] = None
-        if len(self._closed) > REMEMBERED_FRAMES:
-            self._closed.popitem(last=False)
+        self._remember(key, _ClosedFrame(frame.opened_s, frame.contributions))
         # Completed frames leave their deadlines behind; drop them before they outnumber the open ones.
         if len(self._deadlines) > 2 * self._max_open:
             self._deadlines = [entry for entry in self._deadlines if entry[1] in self._open]
             heapq.heapify(self._deadlines)
         return frame
+
+    def _remember(self, key: FrameKey, closed: _ClosedFrame) -> None:
+        self._closed[key] = closed
+        self._compared.append(key)
+        if len(self._compared) > COMPARED_FRAMES:
+            self._closed[self._compared.popleft()].contributions = None
+        if len(self._closed) > REMEMBERED_FRAMES:
+            self._closed.popitem(last=False)

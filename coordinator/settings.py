@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from coordinator.web.settings import DashboardSettings
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.topics import check_id
 
@@ -40,7 +41,26 @@ class CoordinatorSettings(ClientSettings):
         default=("+",), description="sources to answer, or + for all; no two coordinators may share one"
     )
     deadline_ms: float = Field(default=500.0, gt=0, le=60_000, description="longest wait for a frame's students")
+    adaptive_deadline: bool = Field(
+        default=True, description="learn the deadline of live sources from how long their frames take"
+    )
+    shortest_deadline_ms: float = Field(default=50.0, gt=0, le=60_000, description="least deadline of a live source")
+    early_answer: float | None = Field(
+        default=None, gt=0, le=1, description="probability from which some students' answer goes out early"
+    )
     quorum: int = Field(default=1, ge=1, description="fewest students worth an answer")
     max_open_frames: int = Field(default=1024, ge=1, le=65_536, description="frames that may be in flight")
+    assign: bool = Field(
+        default=True, description="give students to devices set to auto; one coordinator of a site does"
+    )
+    away_s: float = Field(
+        default=10.0, ge=0, le=86_400, description="seconds a device may be away before others take its students"
+    )
+    requests: bool = Field(default=True, description="answer request/classify; one coordinator of a site does")
+    journal: Path | None = Field(
+        default=None, description="file of frames in flight, so that a killed coordinator answers them when it is back"
+    )
+    telemetry_s: float = Field(default=5.0, gt=0, le=3600, description="seconds between telemetry messages")
     log_format: Literal["text", "json"] = Field(default="text", description="text or JSON lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    dashboard: DashboardSettings = DashboardSettings()

@@ -73,6 +73,10 @@ class Link(Protocol):
         """Forget a subscription."""
         ...
 
+    def watch(self, descriptor: int) -> None:
+        """Let `poll` return early while this file descriptor is readable."""
+        ...
+
     def close(self, last_words: Sequence[Outgoing] = ()) -> None:
         """Publish `last_words`, then leave without the will."""
         ...

@@ -48,7 +48,10 @@ class MqttLink:
         self._subscriptions = list(subscriptions)
         self._will = will
         self._events: list[Event] = []
+        self._watched: list[int] = []
         self._connected = False
+        self._ever_connected = False
+        self._woken = False
         self._unsent = 0
         self._attempt = 0
         self._next_attempt = 0.0
@@ -65,7 +68,8 @@ class MqttLink:
         deadline = time.monotonic() + timeout_s
         while True:
             self._network_step(max(0.0, deadline - time.monotonic()))
-            if self._events or time.monotonic() >= deadline:
+            if self._events or self._woken or time.monotonic() >= deadline:
+                self._woken = False
                 events, self._events = self._events, []
                 return events
 
@@ -75,8 +79,11 @@ class MqttLink:
             self.dropped += 1
             return False
         properties = self._publish_properties(message)
-        self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
+        receipt = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
         self._unsent = self._unsent + 1 if self._client.want_write() else 0
+        if receipt.rc == mqtt.MQTT_ERR_QUEUE_SIZE:
+            self.dropped += 1
+            return False
         return True
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
@@ -91,6 +98,10 @@ class MqttLink:
         self._subscriptions = [entry for entry in self._subscriptions if entry[0] != topic_filter]
         if self._connected:
             self._client.unsubscribe(topic_filter)
+
+    def watch(self, descriptor: int) -> None:
+        """Let `poll` return early while this file descriptor is readable."""
+        self._watched.append(descriptor)
 
     def close(self, last_words: Sequence[Outgoing] = (), timeout_s: float = 1.0) -> None:
         """Publish `last_words`, wait until they are with the broker, disconnect. The will is not sent."""
@@ -123,9 +134,13 @@ class MqttLink:
         poller = select.poll()
         want_write = self._client.want_write()
         poller.register(connection.fileno(), select.POLLIN | (select.POLLOUT if want_write else 0))
+        for descriptor in self._watched:
+            poller.register(descriptor, select.POLLIN)
         # Never longer than a second: keep-alive pings are sent by the step after the wait.
         ready = poller.poll(min(timeout_s, 1.0) * 1000)
-        return any(flags & ~select.POLLOUT for _, flags in ready)
+        self._woken = any(descriptor in self._watched for descriptor, _ in ready)
+        own = connection.fileno()
+        return any(descriptor == own and flags & ~select.POLLOUT for descriptor, flags in ready)
 
     def _read(self, connection: Any) -> None:
         poller = select.poll()
@@ -183,7 +198,7 @@ class MqttLink:
     def _on_connect(self, client: mqtt.Client, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         if reason.is_failure:
             return
-        self._connected = True
+        self._connected = self._ever_connected = True
         self._attempt = 0
         if self._subscriptions:
             client.subscribe(self._subscriptions)
@@ -192,7 +207,9 @@ class MqttLink:
     def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         was_connected, self._connected = self._connected, False
         unsupported = str(reason) == "Unsupported protocol version"
-        if not was_connected and self.settings.protocol == "auto" and (unsupported or not _is_refusal(reason)):
+        # A broker that has accepted this version once is only restarting: a new client would forget queued answers.
+        unsure = unsupported or not (_is_refusal(reason) or self._ever_connected)
+        if not was_connected and self.settings.protocol == "auto" and unsure:
             self._try_other_version()
         where = f"{self.settings.host}:{self.settings.port}"
         self._events.append(Disconnected(f"{where}: {reason}", refused=_is_refusal(reason)))

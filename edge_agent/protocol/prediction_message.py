@@ -40,6 +40,9 @@ class PredictionMessage(BaseModel):
     present: tuple[StudentIndex, ...] = ()
     missing: tuple[StudentIndex, ...] = ()
     latency_ms: LatencySplit
+    reason: Literal["deadline", "overflow", "shutdown", "restart"] | None = Field(
+        default=None, description="why the frame was abandoned", exclude_if=lambda reason: reason is None
+    )
 
     @model_validator(mode="after")
     def _answered_or_not(self) -> Self:

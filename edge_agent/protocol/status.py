@@ -9,6 +9,8 @@ from edge_agent.protocol.topics import MAX_STUDENTS
 
 Session = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+# Upper bounds of the latency histogram's buckets, milliseconds.
+HISTOGRAM_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
 
 class _Status(BaseModel):
@@ -51,6 +53,10 @@ class NodeInfo(_Status):
     machine: str
     python: str
     mqtt: str = ""
+    auto: bool | None = Field(default=None, description="runs what `node/<device>/assignment` says")
+    max_students: int | None = Field(default=None, ge=0, le=MAX_STUDENTS, description="most students it is willing to run")
+    refused: tuple[int, ...] | None = Field(default=None, description="assigned students that it could not load")
+    camera: str | None = Field(default=None, description="source that its camera publishes as")
 
 
 class NodeTelemetry(_Status):
@@ -71,6 +77,10 @@ class NodeTelemetry(_Status):
     queue_length: Count
     student_ms_p50: float | None = None
     student_ms_p95: float | None = None
+    student_ms_histogram: tuple[Count, ...] | None = Field(
+        default=None, description="interpreter runs since the start by HISTOGRAM_MS, the last one for all beyond"
+    )
+    frames_captured: Count | None = Field(default=None, description="frames that its own camera has published")
 
 
 class CoordinatorInfo(_Status):

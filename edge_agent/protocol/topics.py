@@ -53,12 +53,28 @@ class SiteTopics:
         """Answers for one source; `+` for all."""
         return f"{self.root}/prediction/{source}"
 
+    def picture(self, source: str) -> str:
+        """JPEG pictures of one source, for people."""
+        return f"{self.root}/picture/{source}"
+
+    def early_prediction(self, source: str) -> str:
+        """Answers from some students, each followed by the frame's one answer on `prediction`."""
+        return f"{self.root}/prediction/{source}/early"
+
+    def request(self, verb: str) -> str:
+        """Requests to the coordinator; verb: classify, assign."""
+        return f"{self.root}/request/{verb}"
+
+    def response(self, verb: str) -> str:
+        """Answers to requests that name no response topic of their own."""
+        return f"{self.root}/response/{verb}"
+
     def node(self, device: str, leaf: str) -> str:
-        """`node/<device>/<leaf>`; leaf: state, info, telemetry, update."""
+        """`node/<device>/<leaf>`; leaf: state, info, telemetry, update, assignment."""
         return f"{self.root}/node/{device}/{leaf}"
 
     def coordinator(self, coordinator: str, leaf: str) -> str:
-        """`coordinator/<coordinator>/<leaf>`; leaf: state, info."""
+        """`coordinator/<coordinator>/<leaf>`; leaf: state, info, telemetry."""
         return f"{self.root}/coordinator/{coordinator}/{leaf}"
 
     def relative(self, topic: str) -> list[str]:

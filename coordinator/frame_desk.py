@@ -1,0 +1,145 @@
+"""Everything between a frame's arrival and its one answer: merger, head, deadline, early answer, counts. Pure.
+
+The clock is an argument of the class because the merge itself is timed; nothing else reads it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from coordinator.answers import Answerer
+from coordinator.deadlines import AdaptiveDeadlines
+from coordinator.feature_merger import (
+    Contribution,
+    FeatureIgnored,
+    FeatureMerger,
+    FrameAbandoned,
+    FrameIgnored,
+    FrameKey,
+    FrameMerged,
+    FrameProgressed,
+    MergerEvent,
+)
+from edge_agent.protocol.feature_message import FeatureMessage
+from edge_agent.protocol.prediction_message import PredictionMessage
+from edge_agent.protocol.topics import FeatureTopic
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer to publish. `early`: from some students, the frame's one answer follows."""
+
+    prediction: PredictionMessage
+    merged: FrameMerged | None
+    early: bool = False
+
+
+class FrameDesk:
+    """Opens frames, takes features, gives answers. `tolerances`: how far each student's replicas may differ."""
+
+    def __init__(
+        self,
+        merger: FeatureMerger,
+        answerer: Answerer,
+        deadlines: AdaptiveDeadlines,
+        tolerances: Sequence[float],
+        clock: Callable[[], float],
+        early_answer: float | None = None,
+    ) -> None:
+        self._merger = merger
+        self._answerer = answerer
+        self._deadlines = deadlines
+        self._tolerances = tuple(tolerances)
+        self._clock = clock
+        self._early_answer = early_answer
+        self._early: dict[FrameKey, int] = {}  # open frames with an early answer, and its class
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def open_frames(self) -> int:
+        """Frames in flight."""
+        return len(self._merger)
+
+    def deadlines_ms(self) -> dict[str, float]:
+        """Present deadline of live frames, by source."""
+        return {source: round(1000 * s, 1) for source, s in self._deadlines.by_source().items()}
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has something to do."""
+        return self._merger.next_deadline()
+
+    def open(self, key: FrameKey, live: bool, absent: frozenset[int], now: float) -> tuple[bool, list[Answered]]:
+        """Start a frame: (False, []) if it was there before, else what made room for it."""
+        events = self._merger.open_frame(key, now, now + self._deadlines.patience_s(key[0], live), absent)
+        if any(isinstance(event, FrameIgnored) for event in events):
+            self.counts["frames_repeated"] += 1
+            return False, []
+        self.counts["frames_opened"] += 1
+        return True, self._answers(events)
+
+    def receive(self, topic: FeatureTopic, features: FeatureMessage, now: float) -> list[Answered]:
+        """Take one student's features."""
+        contribution = Contribution(
+            topic.device, features.features, features.student_us / 1e6, features.agent_us / 1e6, now
+        )
+        key = (topic.source, features.frame_id)
+        return self._answers(self._merger.receive(key, topic.deployment, topic.student, contribution))
+
+    def expire(self, now: float) -> list[Answered]:
+        """Answer every frame whose deadline has come."""
+        return self._answers(self._merger.expire(now))
+
+    def shut(self) -> list[Answered]:
+        """Answer every open frame: the coordinator stops."""
+        return self._answers(self._merger.abandon_all())
+
+    def _answers(self, events: Iterable[MergerEvent]) -> list[Answered]:
+        answers: list[Answered] = []
+        for event in events:
+            match event:
+                case FrameProgressed():
+                    if self._early_answer is not None:
+                        answers.extend(self._answer_early(event, self._early_answer))
+                case FrameMerged():
+                    answers.append(self._answer(event))
+                case FrameAbandoned():
+                    self.counts[f"frames_abandoned_{event.reason}"] += 1
+                    self._early.pop(event.key, None)
+                    answers.append(self._counted(self._answerer.abandoned(event, self._clock()), None))
+                case FeatureIgnored():
+                    self._ignored(event)
+                case FrameIgnored():
+                    self.counts["frames_repeated"] += 1
+        return answers
+
+    def _answer(self, merged: FrameMerged) -> Answered:
+        prediction = self._answerer.answer(merged, self._clock)
+        if not merged.missing:
+            self._deadlines.observe(merged.key[0], prediction.latency_ms.total / 1000)
+        early_class = self._early.pop(merged.key, None) if self._early else None
+        if early_class is not None and early_class != prediction.class_index:
+            self.counts["early_answers_corrected"] += 1
+        return self._counted(prediction, merged)
+
+    def _answer_early(self, progress: FrameProgressed, threshold: float) -> list[Answered]:
+        if progress.key in self._early or len(progress.contributions) < self._merger.quorum:
+            return []
+        merged = FrameMerged(progress.key, progress.opened_s, dict(progress.contributions), progress.missing)
+        prediction = self._answerer.answer(merged, self._clock)
+        if prediction.class_index is None or prediction.probabilities[prediction.class_index] < threshold:
+            return []
+        self._early[progress.key] = prediction.class_index
+        self.counts["early_answers"] += 1
+        return [Answered(prediction, merged, early=True)]
+
+    def _counted(self, prediction: PredictionMessage, merged: FrameMerged | None) -> Answered:
+        self.counts[f"frames_{prediction.result}"] += 1
+        return Answered(prediction, merged)
+
+    def _ignored(self, event: FeatureIgnored) -> None:
+        self.counts[f"features_{event.reason}"] += 1
+        if event.reason == "late":
+            self._deadlines.observe(event.key[0], event.delay_s)
+        # Each replica may be off by the tolerance of the manifest's self-test, in opposite directions.
+        if event.difference is not None and event.difference > 2 * self._tolerances[event.student]:
+            self.counts["replicas_disagree"] += 1
