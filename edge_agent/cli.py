@@ -1,13 +1,11 @@
 """nonn-agent: runs a device's students and answers frames over MQTT."""
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
 
 from edge_agent import __version__
-from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.console.exit_codes import ExitCode
 from edge_agent.console.log import start_logging
 from edge_agent.console.program import ProgramParser, StopFlag, run_program
@@ -17,6 +15,8 @@ from edge_agent.settings import AgentSettings
 EPILOG = """examples:
   nonn-agent run --deployment docs/examples/cifar10-wrn-16-1 --students 0
   nonn-agent run --config /etc/nonn-edge/agent.toml
+  nonn-agent run --deployment /srv/deployment --students auto
+  nonn-agent run --students none --camera-source door --camera-kind v4l2 --camera-location /dev/video0
   NONN_BROKER_HOST=broker.local nonn-agent run --deployment /srv/deployment --students 0,1
 
 exit codes: 0 stopped on request, 64 usage, 65 bad deployment, 69 missing engine, 74 disk, 78 bad settings
@@ -43,22 +43,11 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = load_settings(AgentSettings, arguments, os.environ)
     start_logging(settings.log_format, settings.log_level)
     # Interpreters are imported late: --help and bad settings answer at once.
-    from edge_agent.app import AgentApp
-    from edge_agent.student_slot import open_student
+    from edge_agent.roles import build_agent
 
-    deployment = open_deployment(settings.deployment)
-    slots = [
-        open_student(deployment, index, settings.engine, settings.precision, settings.num_threads)
-        for index in settings.students
-    ]
-    for slot in slots:
-        logging.getLogger("agent").info(
-            "student %d: %s on %s, self-test off by %.3g", slot.student.index, slot.artifact.file,
-            slot.runtime.engine_version, slot.selftest_error,
-        )  # fmt: skip
     stop = StopFlag()
     stop.listen()
-    AgentApp(settings, deployment.id, slots).run(lambda: stop.stopped)
+    build_agent(settings).run(lambda: stop.stopped)
     return ExitCode.OK
 
 

@@ -11,6 +11,12 @@ class ServiceNotifier:
         address = address if address is not None else os.environ.get("NOTIFY_SOCKET")
         self._address = "\0" + address[1:] if address and address.startswith("@") else address
 
+    @property
+    def watchdog_s(self) -> float | None:
+        """How long systemd waits for a sign of life; None without its watchdog."""
+        text = os.environ.get("WATCHDOG_USEC", "")
+        return int(text) / 1e6 if text.isdecimal() and int(text) else None
+
     def ready(self, status: str) -> None:
         """The service is up."""
         self._send(f"READY=1\nSTATUS={status}")

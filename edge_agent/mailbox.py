@@ -1,6 +1,6 @@
-"""Frames waiting for the student: bounded, in order for files, newest only for live sources. Pure."""
+"""Frames waiting for the students: bounded, sources in turn, newest only for live frames. Pure."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from edge_agent.protocol.frame_message import FrameMessage
@@ -16,29 +16,51 @@ class WaitingFrame:
 
 
 class FrameMailbox:
-    """At most `capacity` frames. A live frame replaces the waiting live frame of its source."""
+    """At most `capacity` frames. A live frame replaces the waiting live frames of its source.
+
+    Sources take turns, and a full mailbox drops the oldest frame of the source with most waiting: one that
+    floods only hurts itself.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._waiting: deque[WaitingFrame] = deque()
+        self._waiting: OrderedDict[str, deque[WaitingFrame]] = OrderedDict()
+        self._length = 0
         self.dropped = 0  # replaced or pushed out
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._length
 
     def put(self, waiting: WaitingFrame) -> None:
         """Add a frame; what it replaces or pushes out is counted in `dropped`."""
+        queue = self._waiting.setdefault(waiting.source, deque())
         if waiting.frame.live:
-            for older in self._waiting:
-                if older.source == waiting.source and older.frame.live:
-                    self._waiting.remove(older)
-                    self.dropped += 1
-                    break
-        if len(self._waiting) >= self._capacity:
-            self._waiting.popleft()
-            self.dropped += 1
-        self._waiting.append(waiting)
+            while queue and queue[-1].frame.live:
+                queue.pop()
+                self._drop_one()
+        queue.append(waiting)
+        self._length += 1
+        if self._length > self._capacity:
+            self._push_out()
 
     def take(self) -> WaitingFrame | None:
-        """The oldest waiting frame, or None."""
-        return self._waiting.popleft() if self._waiting else None
+        """The oldest frame of the source whose turn it is, or None."""
+        if not self._waiting:
+            return None
+        source, queue = self._waiting.popitem(last=False)
+        waiting = queue.popleft()
+        if queue:
+            self._waiting[source] = queue  # to the end: the others come first
+        self._length -= 1
+        return waiting
+
+    def _push_out(self) -> None:
+        longest = max(self._waiting, key=lambda source: len(self._waiting[source]))
+        self._waiting[longest].popleft()
+        if not self._waiting[longest]:
+            del self._waiting[longest]
+        self._drop_one()
+
+    def _drop_one(self) -> None:
+        self._length -= 1
+        self.dropped += 1

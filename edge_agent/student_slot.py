@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.console.exit_codes import UserError
@@ -23,6 +24,14 @@ class StudentSlot:
     artifact: Artifact
     runtime: StudentRuntime
     selftest_error: float
+    golden_input: NDArray[np.uint8] | None = None  # (height, width, channels)
+
+    def works(self) -> bool:
+        """Run the golden input again: memory and interpreter still give the manifest's features."""
+        if self.golden_input is None:
+            return True
+        real = real_features(self.runtime.run(self.golden_input), self.runtime.quantization)
+        return golden_error(real, self.student.golden.features) <= self.student.golden.tolerance
 
     @property
     def info(self) -> StudentInfo:
@@ -63,7 +72,7 @@ def open_student(
             f"{artifact.file}: self-test failed: features are off by {error:.4g}, "
             f"the manifest allows {student.golden.tolerance:.4g}"
         )
-    return StudentSlot(student, artifact, runtime, error)
+    return StudentSlot(student, artifact, runtime, error, golden_input)
 
 
 def choose_artifact(student: Student, engine: str, precision: str) -> Artifact:

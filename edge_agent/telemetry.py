@@ -1,10 +1,13 @@
 """How this device fares: load, memory, temperature, throttling, power, latency."""
 
+from bisect import bisect_left
 from collections import deque
 from pathlib import Path
 
 import numpy as np
 import psutil
+
+from edge_agent.protocol.status import HISTOGRAM_MS
 
 THROTTLED_FILE = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
 # Bits of the Pi firmware's word: under-voltage, frequency capped, throttled, soft temperature limit, all "now".
@@ -17,10 +20,17 @@ class LatencyWindow:
 
     def __init__(self) -> None:
         self._recent_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
+        self._histogram = [0] * (len(HISTOGRAM_MS) + 1)
+
+    @property
+    def histogram(self) -> tuple[int, ...]:
+        """Runs since the start by HISTOGRAM_MS."""
+        return tuple(self._histogram)
 
     def add(self, milliseconds: float) -> None:
         """Remember one interpreter run."""
         self._recent_ms.append(milliseconds)
+        self._histogram[bisect_left(HISTOGRAM_MS, milliseconds)] += 1
 
     def percentile(self, percent: float) -> float | None:
         """Milliseconds, or None before the first run."""
@@ -65,8 +75,14 @@ class DeviceSensors:
         try:
             word = int(self._throttled.read_text().strip(), 16)
         except (OSError, ValueError):
-            return None
+            return self._under_voltage()
         return bool(word & THROTTLED_NOW)
+
+    def _under_voltage(self) -> bool | None:
+        """The kernel's own alarm (rpi_volt), where the firmware's word has no file."""
+        alarms = [_number(path, 1) for path in self._hwmon.glob("hwmon*/in0_lcrit_alarm")]
+        known = [alarm for alarm in alarms if alarm is not None]
+        return any(known) if known else None
 
 
 def _number(path: Path, divisor: float) -> float | None:
