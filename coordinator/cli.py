@@ -92,6 +92,7 @@ def _positive(text: str) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from coordinator.app import CoordinatorApp
+    from coordinator.observation import observed
     from coordinator.settings import CoordinatorSettings
     from edge_agent.protocol.head import MergeHead
 
@@ -108,7 +109,9 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{deployment.path / manifest.head.file}: {error}") from None
     stop = StopFlag()
     stop.listen()
-    CoordinatorApp(settings, deployment, head).run(lambda: stop.stopped)
+    app = CoordinatorApp(settings, deployment, head)
+    with observed(app, head):
+        app.run(lambda: stop.stopped)
     return ExitCode.OK
 
 

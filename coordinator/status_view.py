@@ -27,7 +27,8 @@ BROKER_TIMEOUT_S = 3.0
 RETAINED_S, LOOK_S = 0.5, 5.5
 RIGHT = frozenset({"answers/s", "p50", "p50/p95", "answered", "dropped", "CPU", "memory", "temp", "power"})
 DEVICE_COLUMNS = (
-    "device", "state", "students", "engine", "p50/p95", "answered", "dropped", "CPU", "memory", "temp", "power", "update",
+    "device", "state", "students", "engine", "p50/p95", "answered", "dropped", "CPU", "memory", "temp", "power",
+    "update",
 )  # fmt: skip
 
 

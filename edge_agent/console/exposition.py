@@ -132,4 +132,5 @@ def _number(number: float) -> str:
     """
     if math.isinf(number):
         return "+Inf" if number > 0 else "-Inf"
-    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(float(number))
+    number = float(number)
+    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)

@@ -1,0 +1,1 @@
+"""The coordinator's dashboard: what the fleet sees, how fast, how healthy."""
