@@ -10,24 +10,25 @@ from coordinator.answers import Answerer
 from coordinator.deadlines import AdaptiveDeadlines
 from coordinator.extension import CoordinatorExtension
 from coordinator.feature_merger import FeatureMerger
-from coordinator.frame_desk import Answered, FrameDesk
+from coordinator.frame_desk import Answered, DeskPart, FrameDesk
 from coordinator.roster import Roster
 from coordinator.settings import CoordinatorSettings
 from edge_agent import __version__
 from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.console.log import LimitedLog
 from edge_agent.protocol.errors import ProtocolError
-from edge_agent.protocol.feature_message import decode_features
+from edge_agent.protocol.feature_message import FeatureMessage, decode_features
 from edge_agent.protocol.frame_message import FrameMessage, decode_frame
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.link import Connected, Disconnected, Event, Link, Message, Outgoing
 from edge_agent.protocol.mqtt_link import MqttLink
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status
-from edge_agent.protocol.topics import SiteTopics
+from edge_agent.protocol.topics import FeatureTopic, SiteTopics
 
 IDLE_POLL_S = 0.25  # how long a stop request may wait on an idle coordinator
 # Parsed topics kept: sources x students x devices of a large site; each frame brings the same ones.
 PARSED_TOPICS = 4096
+REQUEST_SOURCE = "request"  # images of request/classify travel as frames of source request-<coordinator>
 _log = logging.getLogger("coordinator")
 
 
@@ -46,9 +47,11 @@ class CoordinatorApp:
         self.deployment = deployment
         self.topics = SiteTopics(settings.site)
         self.session = time.time_ns() // 1000
+        self.request_source = f"{REQUEST_SOURCE}-{settings.coordinator}"[:63].rstrip("-")
         self.roster = Roster()
         self._clock = clock
         self._extensions: list[CoordinatorExtension] = []
+        self.feature_watch: Callable[[FeatureTopic, FeatureMessage], None] | None = None  # a canary run compares
         self._state_topic = self.topics.coordinator(settings.coordinator, "state")
         self._link: Link = link or MqttLink(
             settings.broker,
@@ -70,6 +73,11 @@ class CoordinatorApp:
         return self._desk.counts
 
     @property
+    def link(self) -> Link:
+        """The connection, for extensions that subscribe as they go."""
+        return self._link
+
+    @property
     def desk(self) -> FrameDesk:
         """Frames in flight and their answers."""
         return self._desk
@@ -88,6 +96,10 @@ class CoordinatorApp:
     def publish(self, message: Outgoing) -> bool:
         """Send or queue a message for an extension; False: dropped."""
         return self._link.publish(message)
+
+    def watch(self, descriptor: int) -> None:
+        """Begin a round of the loop whenever this file descriptor is readable."""
+        self._link.watch(descriptor)
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Answer until `stopped` says so; frames still open get their answer before the end."""
@@ -137,15 +149,29 @@ class CoordinatorApp:
         birth = NodeState.model_validate({"state": state, "session": self.session})
         return Outgoing(self._state_topic, birth.encode(), qos=1, retain=True)
 
+    def desk_part(self, deployment: DeploymentDirectory, head: MergeHead) -> DeskPart:
+        """What the desk needs to answer with a deployment."""
+        settings, manifest = self.settings, deployment.manifest
+        return DeskPart(
+            FeatureMerger(deployment.id, manifest.widths, settings.quorum, settings.max_open_frames),
+            Answerer(settings.coordinator, deployment.id, manifest.classes, head),
+            tuple(student.golden.tolerance for student in manifest.students),
+        )
+
+    def settle(self, deployment: DeploymentDirectory) -> None:
+        """A switch is over: this deployment answers, and the site is told."""
+        self._desk.settle(deployment.id)
+        self.deployment = deployment
+        self._absent_as_of = -1
+        self._publish_birth()
+
     def _open_desk(self, head: MergeHead) -> FrameDesk:
-        settings, manifest = self.settings, self.deployment.manifest
+        settings = self.settings
         longest_s = settings.deadline_ms / 1000
         shortest_s = settings.shortest_deadline_ms / 1000 if settings.adaptive_deadline else longest_s
         return FrameDesk(
-            FeatureMerger(self.deployment.id, manifest.widths, settings.quorum, settings.max_open_frames),
-            Answerer(settings.coordinator, self.deployment.id, manifest.classes, head),
+            self.desk_part(self.deployment, head),
             AdaptiveDeadlines(shortest_s, longest_s),
-            [student.golden.tolerance for student in manifest.students],
             self._clock,
             settings.early_answer,
         )
@@ -185,12 +211,15 @@ class CoordinatorApp:
 
     def _receive_frame(self, message: Message) -> None:
         source, leaf = self.topics.parse_leaf(message.topic, "frame")
-        if not leaf:
+        if not leaf and source != self.request_source:  # frames of requests were opened when they were sent
             self.open_frame(source, decode_frame(message.payload))
 
     def _receive_feature(self, message: Message) -> None:
         topic = self._parse_feature(message.topic)
-        self._publish(self._desk.receive(topic, decode_features(message.payload), self._clock()))
+        features = decode_features(message.payload)
+        self._publish(self._desk.receive(topic, features, self._clock()))
+        if self.feature_watch is not None:
+            self.feature_watch(topic, features)
 
     def _receive_status(self, message: Message) -> None:
         for extension in self._extensions:

@@ -5,6 +5,7 @@ Only frames opened here take memory: whatever else arrives is an event and forgo
 
 import heapq
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,6 +41,7 @@ class FrameMerged:
     opened_s: float
     contributions: dict[int, Contribution]
     missing: tuple[int, ...]
+    deployment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class FrameAbandoned:
     present: tuple[int, ...]
     missing: tuple[int, ...]
     reason: AbandonReason
+    deployment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class FrameProgressed:
     opened_s: float
     contributions: dict[int, Contribution]
     missing: tuple[int, ...]
+    deployment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class FeatureMerger:
     """Frames in flight of one deployment. `widths`: feature width of each student."""
 
     def __init__(self, deployment: str, widths: tuple[int, ...], quorum: int, max_open_frames: int) -> None:
-        self._deployment = deployment
+        self.deployment = deployment
         self._widths = widths
         self.quorum = quorum
         self._max_open = max_open_frames
@@ -144,8 +148,8 @@ class FeatureMerger:
         missing = self._missing(frame)
         if frame.absent.issuperset(missing) and len(frame.contributions) >= self.quorum:
             self._close(key)
-            return [FrameMerged(key, frame.opened_s, frame.contributions, missing)]
-        return [FrameProgressed(key, frame.opened_s, frame.contributions, missing)]
+            return [FrameMerged(key, frame.opened_s, frame.contributions, missing, self.deployment)]
+        return [FrameProgressed(key, frame.opened_s, frame.contributions, missing, self.deployment)]
 
     def expire(self, now: float) -> list[MergerEvent]:
         """Close every frame whose deadline has come: degraded with the quorum, else abandoned."""
@@ -159,7 +163,8 @@ class FeatureMerger:
                 events.append(self._abandon(key, "deadline"))
             else:
                 self._close(key)
-                events.append(FrameMerged(key, frame.opened_s, frame.contributions, self._missing(frame)))
+                missing = self._missing(frame)
+                events.append(FrameMerged(key, frame.opened_s, frame.contributions, missing, self.deployment))
         return events
 
     def next_deadline(self) -> float | None:
@@ -172,11 +177,26 @@ class FeatureMerger:
         """Close every open frame without a class: the coordinator stops."""
         return [self._abandon(key, "shutdown") for key in list(self._open)]
 
+    def withdraw(self, key: FrameKey) -> None:
+        """Close a frame that was answered elsewhere; its late features stay late."""
+        if key in self._open:
+            self._close(key)
+
+    def inherit_closed(self, other: "FeatureMerger") -> None:
+        """Know the frames that `other` has closed: sent again, they are not answered again."""
+        for key, opened_s in other.closed_frames():
+            if key not in self._open and key not in self._closed:
+                self._remember(key, _ClosedFrame(opened_s, None))
+
+    def closed_frames(self) -> Iterator[tuple[FrameKey, float]]:
+        """Frames that need no answer any more, and when they were opened."""
+        return ((key, closed.opened_s) for key, closed in self._closed.items())
+
     def _ignored(
         self, key: FrameKey, deployment: str, student: int, contribution: Contribution
     ) -> FeatureIgnored | None:
         device = contribution.device
-        if deployment != self._deployment:
+        if deployment != self.deployment:
             return FeatureIgnored(key, student, device, "deployment")
         if student >= len(self._widths):
             return FeatureIgnored(key, student, device, "student")
@@ -199,7 +219,8 @@ class FeatureMerger:
 
     def _abandon(self, key: FrameKey, reason: AbandonReason) -> FrameAbandoned:
         frame = self._close(key)
-        return FrameAbandoned(key, frame.opened_s, tuple(sorted(frame.contributions)), self._missing(frame), reason)
+        present = tuple(sorted(frame.contributions))
+        return FrameAbandoned(key, frame.opened_s, present, self._missing(frame), reason, self.deployment)
 
     def _close(self, key: FrameKey) -> _OpenFrame:
         frame = self._open.pop(key)

@@ -4,7 +4,7 @@ The clock is an argument of the class because the merge itself is timed; nothing
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from coordinator.answers import Answerer
@@ -20,8 +20,10 @@ from coordinator.feature_merger import (
     FrameProgressed,
     MergerEvent,
 )
+from coordinator.twin_merger import TwinMerger
 from edge_agent.protocol.feature_message import FeatureMessage
 from edge_agent.protocol.prediction_message import PredictionMessage
+from edge_agent.protocol.switch_schedule import SwitchSchedule
 from edge_agent.protocol.topics import FeatureTopic
 
 
@@ -34,22 +36,28 @@ class Answered:
     early: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class DeskPart:
+    """What the desk needs of one deployment. `tolerances`: how far each student's replicas may differ."""
+
+    merger: FeatureMerger
+    answerer: Answerer
+    tolerances: tuple[float, ...]
+
+
 class FrameDesk:
-    """Opens frames, takes features, gives answers. `tolerances`: how far each student's replicas may differ."""
+    """Opens frames, takes features, gives answers: of one deployment, or of two while a site switches."""
 
     def __init__(
         self,
-        merger: FeatureMerger,
-        answerer: Answerer,
+        part: DeskPart,
         deadlines: AdaptiveDeadlines,
-        tolerances: Sequence[float],
         clock: Callable[[], float],
         early_answer: float | None = None,
     ) -> None:
-        self._merger = merger
-        self._answerer = answerer
+        self._merger: FeatureMerger | TwinMerger = part.merger
+        self._parts = {part.merger.deployment: part}
         self._deadlines = deadlines
-        self._tolerances = tuple(tolerances)
         self._clock = clock
         self._early_answer = early_answer
         self._early: dict[FrameKey, int] = {}  # open frames with an early answer, and its class
@@ -63,6 +71,23 @@ class FrameDesk:
     def deadlines_ms(self) -> dict[str, float]:
         """Present deadline of live frames, by source."""
         return {source: round(1000 * s, 1) for source, s in self._deadlines.by_source().items()}
+
+    @property
+    def deployments(self) -> tuple[str, ...]:
+        """What may answer now: one deployment, or two during a switch."""
+        return tuple(self._parts)
+
+    def add(self, part: DeskPart, schedule: SwitchSchedule) -> None:
+        """A second deployment answers what the schedule gives it; again for a new schedule."""
+        if isinstance(self._merger, FeatureMerger):
+            self._merger = TwinMerger(self._merger, part.merger, schedule)
+            self._parts[part.merger.deployment] = part
+        self._merger.schedule = schedule
+
+    def settle(self, deployment: str) -> None:
+        """One of two deployments answers everything from now on."""
+        self._parts = {deployment: self._parts[deployment]}
+        self._merger = self._parts[deployment].merger
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to do."""
@@ -105,7 +130,9 @@ class FrameDesk:
                 case FrameAbandoned():
                     self.counts[f"frames_abandoned_{event.reason}"] += 1
                     self._early.pop(event.key, None)
-                    answers.append(self._counted(self._answerer.abandoned(event, self._clock()), None))
+                    answers.append(
+                        self._counted(self._parts[event.deployment].answerer.abandoned(event, self._clock()), None)
+                    )
                 case FeatureIgnored():
                     self._ignored(event)
                 case FrameIgnored():
@@ -113,7 +140,7 @@ class FrameDesk:
         return answers
 
     def _answer(self, merged: FrameMerged) -> Answered:
-        prediction = self._answerer.answer(merged, self._clock)
+        prediction = self._parts[merged.deployment].answerer.answer(merged, self._clock)
         if not merged.missing:
             self._deadlines.observe(merged.key[0], prediction.latency_ms.total / 1000)
         early_class = self._early.pop(merged.key, None) if self._early else None
@@ -124,8 +151,10 @@ class FrameDesk:
     def _answer_early(self, progress: FrameProgressed, threshold: float) -> list[Answered]:
         if progress.key in self._early or len(progress.contributions) < self._merger.quorum:
             return []
-        merged = FrameMerged(progress.key, progress.opened_s, dict(progress.contributions), progress.missing)
-        prediction = self._answerer.answer(merged, self._clock)
+        merged = FrameMerged(
+            progress.key, progress.opened_s, dict(progress.contributions), progress.missing, progress.deployment
+        )
+        prediction = self._parts[merged.deployment].answerer.answer(merged, self._clock)
         if prediction.class_index is None or prediction.probabilities[prediction.class_index] < threshold:
             return []
         self._early[progress.key] = prediction.class_index
@@ -141,5 +170,9 @@ class FrameDesk:
         if event.reason == "late":
             self._deadlines.observe(event.key[0], event.delay_s)
         # Each replica may be off by the tolerance of the manifest's self-test, in opposite directions.
-        if event.difference is not None and event.difference > 2 * self._tolerances[event.student]:
+        if event.difference is not None and event.difference > 2 * self._tolerance(event.student):
             self.counts["replicas_disagree"] += 1
+
+    def _tolerance(self, student: int) -> float:
+        """The widest of what answers now: an event does not say which deployment it was."""
+        return max((p.tolerances[student] for p in self._parts.values() if student < len(p.tolerances)), default=0.0)

@@ -45,9 +45,9 @@ class DeploymentStore:
         folder = self.folder(deployment)
         return bool(deployment) and (folder / MANIFEST_FILE).is_file() and all(_is_there(folder, e) for e in entries)
 
-    def deployments(self) -> frozenset[str]:
-        """Ids with a manifest here, whole or not."""
-        return frozenset(path.parent.name for path in self.root.glob(f"deployments/*/{MANIFEST_FILE}"))
+    def manifests(self) -> dict[str, bytes]:
+        """Manifests that are here by id, their files whole or not."""
+        return {path.parent.name: path.read_bytes() for path in self.root.glob(f"deployments/*/{MANIFEST_FILE}")}
 
     def signed(self, deployment: str) -> SignedContent | None:
         """The manifest with its signatures, as it came; None for a deployment from a local folder."""

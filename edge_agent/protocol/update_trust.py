@@ -1,5 +1,6 @@
 """Whether a program takes up a manifest: signature, expiry, version, rollback. Pure; docs/updates.md."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -42,17 +43,24 @@ class TrustPolicy:
         signed: SignedContent,
         rollback: SignedContent | None,
         memory: TrustMemory,
-        installed: frozenset[str],
+        installed: Mapping[str, bytes],
+        active: str,
         now: datetime,
     ) -> TrustedManifest:
-        """The manifest if it may be installed here; ManifestError says why not. `installed`: ids on the disk."""
+        """The manifest if it may be installed here; ManifestError says why not.
+
+        `installed`: manifests on the disk by id, which were judged before or came with the device; `active`: answers.
+        """
         content = signed.raw
-        if self.keys is not None:
+        target = deployment_id(content)
+        is_known = installed.get(target) == content
+        if self.keys is not None and not is_known:
             self.keys.verify("manifest", content, signed.signatures)
         manifest = parse_manifest(content)  # after the signature: nothing of a stranger's is interpreted
-        target = deployment_id(content)
+        if is_known and target == active and rollback is None:
+            return TrustedManifest(target, manifest, content, None)
         order = self._order(rollback, target, memory, now)
-        if order is None and target not in installed:
+        if order is None and not is_known:
             _check_fresh(manifest, now)
         if order is None:
             _check_version(manifest, target, memory)
