@@ -1,0 +1,136 @@
+"""The other end of a boot test: a broker of this machine that asks for certificates, and somebody who sends frames."""
+
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.protocol.broker import BrokerSettings
+from edge_agent.protocol.feature_message import FeatureMessage, decode_features
+from edge_agent.protocol.frame_message import FrameMessage, encode_frame
+from edge_agent.protocol.mqtt_link import Message, MqttLink, Outgoing
+from edge_agent.protocol.status import NodeInfo, NodeState, decode_status
+from edge_agent.protocol.topics import SiteTopics
+from firmware_images import programs
+from firmware_images.boot_authority import BootAuthority, Identity
+
+HOST_SEEN_BY_GUEST = "10.0.2.2"  # QEMU's user network maps it to the host's loopback
+SITE = "boot-test"
+SOURCE = "boot-test"
+
+
+class BootBroker:
+    """mosquitto on loopback with TLS, asking every client for a certificate."""
+
+    def __init__(self, folder: Path, authority: BootAuthority) -> None:
+        programs.require(["mosquitto"])
+        server = authority.issue("server", (HOST_SEEN_BY_GUEST, "127.0.0.1"))
+        self.port = free_port()
+        self._log = folder / "mosquitto.log"
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(
+            f"listener {self.port} 127.0.0.1\ncafile {authority.certificate}\ncertfile {server.certificate}\n"
+            f"keyfile {server.key}\nrequire_certificate true\nuse_identity_as_username true\nset_tcp_nodelay true\n"
+            "allow_anonymous false\nuser root\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                ["mosquitto", "-c", str(self._config)], stdout=log, stderr=log, env={"PATH": programs.SEARCH_PATH}
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+
+def free_port() -> int:
+    """Return a TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Birth:
+    """A device that said it is there."""
+
+    session: int
+    info: NodeInfo
+
+
+class SiteObserver:
+    """Watches one device and sends frames to its site."""
+
+    def __init__(self, port: int, authority: Path, identity: Identity, device: str) -> None:
+        self._topics = SiteTopics(SITE)
+        self._device = device
+        self._info: NodeInfo | None = None
+        self._state: NodeState | None = None
+        self._features: dict[tuple[int, int], FeatureMessage] = {}
+        settings = BrokerSettings(
+            host="127.0.0.1",
+            port=port,
+            ca_file=authority,
+            certificate_file=identity.certificate,
+            key_file=identity.key,
+        )
+        subscriptions = [
+            (self._topics.node(device, "info"), 1),
+            (self._topics.node(device, "state"), 1),
+            (self._topics.features_of(SOURCE), 0),
+        ]
+        self._link = MqttLink(settings, "boot-test-observer", subscriptions)
+
+    def wait_for_birth(self, after_session: int, deadline_s: float) -> Birth | None:
+        """Return the first birth of a session younger than `after_session`, or None at the deadline."""
+        while time.monotonic() < deadline_s:
+            self._poll(0.2)
+            state, info = self._state, self._info
+            if state and info and state.state == "online" and state.session == info.session > after_session:
+                return Birth(info.session, info)
+        return None
+
+    def send_frame(self, frame_id: int, image: NDArray[np.uint8]) -> None:
+        """Publish an image: (height, width, channels), uint8."""
+        payload = encode_frame(FrameMessage(frame_id, time.time_ns() // 1000, image))
+        self._link.publish(Outgoing(self._topics.frame(SOURCE), payload))
+
+    def wait_for_features(self, frame_id: int, students: int, deadline_s: float) -> dict[int, FeatureMessage]:
+        """Return the features of a frame by student: all of `students`, or what came until the deadline."""
+        while time.monotonic() < deadline_s:
+            found = {student: message for (frame, student), message in self._features.items() if frame == frame_id}
+            if len(found) >= students:
+                return found
+            self._poll(0.2)
+        return {student: message for (frame, student), message in self._features.items() if frame == frame_id}
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._link.close()
+
+    def _poll(self, timeout_s: float) -> None:
+        for event in self._link.poll(timeout_s):
+            if isinstance(event, Message) and event.payload:
+                self._take(event)
+
+    def _take(self, message: Message) -> None:
+        if message.topic == self._topics.node(self._device, "info"):
+            self._info = decode_status(NodeInfo, message.payload)
+        elif message.topic == self._topics.node(self._device, "state"):
+            self._state = decode_status(NodeState, message.payload)
+        else:
+            features = decode_features(message.payload)
+            self._features[features.frame_id, self._topics.parse_feature(message.topic).student] = features

@@ -1,0 +1,263 @@
+"""The card's settings, nonn-edge.toml: text in, checked values or plain problems out. Pure."""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ROLES = ("agent", "coordinator", "both")
+CAMERAS = ("none", "v4l2", "picamera2")
+MAX_STUDENTS = 256  # the topic tree of edge_agent.protocol.topics; a test holds them together
+# What stands on the card in a secret's place once the device has taken it: "keep what you have".
+APPLIED = "(applied)"
+
+_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
+_SSH_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/=]+( [^\r\n]*)?")
+_COUNTRY = re.compile(r"[A-Z]{2}")
+_LOOPBACK = ("127.", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Wifi:
+    """One wireless network."""
+
+    ssid: str
+    psk: str
+    country: str
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where the broker is, and who this device is to it."""
+
+    host: str
+    port: int
+    ca: str
+    cert: str
+    key: str
+    insecure: bool
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted and both ends prove who they are."""
+        return bool(self.ca)
+
+
+@dataclass(frozen=True)
+class BrokerServer:
+    """What this device needs to be the site's broker: its server certificate, and who may do what."""
+
+    cert: str
+    key: str
+    acl: str
+
+
+@dataclass(frozen=True)
+class CardSettings:
+    """Everything that a card may say; empty strings stand for "not asked for"."""
+
+    name: str
+    site: str
+    students: tuple[int, ...]
+    role: str
+    broker: Broker
+    wifi: Wifi | None
+    server: BrokerServer | None
+    camera: str
+    camera_device: str
+    zone: str
+    authorized_key: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """What this system knows about the world."""
+
+    is_country: Callable[[str], bool]
+    is_zone: Callable[[str], bool]
+
+
+class CardProblemsError(ValueError):
+    """Everything that is wrong with a card, one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class _Reader:
+    """Takes typed values out of a document and notes what does not fit; goes on to find all problems at once."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+        self._taken: dict[str, set[str]] = {}
+        self.problems: list[str] = []
+
+    def table(self, name: str) -> Mapping[str, Any]:
+        self._taken.setdefault(name, set())
+        value = self._document.get(name, {})
+        if not isinstance(value, dict):
+            self.problems.append(f"[{name}]: expected a table")
+            return {}
+        return value
+
+    def text(self, table: str, key: str, default: str | None, expected: str, pattern: re.Pattern[str] | None) -> str:
+        value = self._take(table, key, default)
+        if value is None:
+            self.problems.append(f"[{table}] {key}: missing; expected {expected}")
+            return ""
+        if not isinstance(value, str) or (value != default and pattern and not pattern.fullmatch(value)):
+            shown = value if isinstance(value, str) else repr(value)
+            self.problems.append(f'[{table}] {key} = "{shown}": expected {expected}')
+            return ""
+        return value
+
+    def choice(self, table: str, key: str, choices: tuple[str, ...], default: str) -> str:
+        value = self._take(table, key, default)
+        if value not in choices:
+            self.problems.append(f'[{table}] {key} = "{value}": expected one of {", ".join(choices)}')
+            return default
+        return str(value)
+
+    def pem(self, table: str, key: str, kind: str) -> str:
+        """Return a PEM block with one newline at its end; a secret may be the word that it was applied."""
+        value = self._take(table, key, "")
+        if value in ("", APPLIED):
+            return str(value)
+        if not isinstance(value, str) or f"-----BEGIN {kind}" not in value or "-----END " not in value:
+            self.problems.append(f"[{table}] {key}: expected PEM text from -----BEGIN ... to -----END ...")
+            return ""
+        return value.strip() + "\n"
+
+    def raw(self, table: str, key: str, default: object) -> object:
+        return self._take(table, key, default)
+
+    def unknown(self) -> None:
+        for name, value in self._document.items():
+            if name not in self._taken:
+                self.problems.append(f"[{name}]: no such table; expected one of {', '.join(sorted(self._taken))}")
+            elif isinstance(value, dict):
+                for key in value.keys() - self._taken[name]:
+                    known = ", ".join(sorted(self._taken[name]))
+                    self.problems.append(f"[{name}] {key}: no such setting; expected one of {known}")
+
+    def _take(self, table: str, key: str, default: object) -> object:
+        found = self.table(table)
+        self._taken[table].add(key)
+        return found.get(key, default)
+
+
+def parse_card(content: bytes, places: Places) -> CardSettings:
+    """Check a card's bytes; CardProblemsError lists everything that a person has to mend."""
+    try:
+        document = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
+    except UnicodeDecodeError as error:
+        raise CardProblemsError(["the file is not UTF-8 text; save it as UTF-8"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise CardProblemsError([f"not valid TOML: {error}"]) from error
+    reader = _Reader(document)
+    role = reader.choice("role", "name", ROLES, "agent")
+    settings = CardSettings(
+        name=reader.text("device", "name", None, "letters a-z, digits and -, such as pi-kitchen", _ID),
+        site=reader.text("device", "site", "home", "letters a-z, digits and -", _ID),
+        students=_students(reader, role),
+        role=role,
+        broker=_broker(reader, role),
+        wifi=_wifi(reader, places),
+        server=_server(reader, role),
+        camera=reader.choice("camera", "source", CAMERAS, "none"),
+        camera_device=reader.text("camera", "device", "/dev/video0", "a path such as /dev/video0", None),
+        zone=_zone(reader, places),
+        authorized_key=reader.text("ssh", "authorized_key", "", "one line such as ssh-ed25519 AAAA... me", _SSH_KEY),
+    )
+    if settings.server is not None and not settings.broker.tls:
+        reader.problems.append("[broker_server]: expected ca, cert and key in [broker] too")
+    reader.unknown()
+    if reader.problems:
+        raise CardProblemsError(reader.problems)
+    return settings
+
+
+def _students(reader: _Reader, role: str) -> tuple[int, ...]:
+    value = reader.raw("device", "student", None)
+    expected = "the index of this device's student, such as 0, or a list such as [0, 2]"
+    if value is None:
+        if role != "coordinator":
+            reader.problems.append(f"[device] student: missing; expected {expected}")
+        return ()
+    if value == "auto":
+        reader.problems.append(
+            f'[device] student = "auto": this version does not choose by itself; expected {expected}'
+        )
+        return ()
+    indices = value if isinstance(value, list) else [value]
+    legal = indices and all(type(index) is int and 0 <= index < MAX_STUDENTS for index in indices)
+    if not legal or len(set(indices)) != len(indices):
+        reader.problems.append(f"[device] student = {value!r}: expected {expected}, below {MAX_STUDENTS}")
+        return ()
+    return tuple(indices)
+
+
+def _broker(reader: _Reader, role: str) -> Broker:
+    own = "127.0.0.1" if role != "agent" else None
+    host = reader.text("broker", "host", own, "the broker's name or address, such as coordinator.local", _HOST)
+    ca = reader.pem("broker", "ca", "CERTIFICATE")
+    cert = reader.pem("broker", "cert", "CERTIFICATE")
+    key = reader.pem("broker", "key", "")
+    port = reader.raw("broker", "port", 8883 if ca else 1883)
+    if type(port) is not int or not 1 <= port <= 65535:
+        reader.problems.append(f"[broker] port = {port!r}: expected a number from 1 to 65535")
+        port = 0
+    insecure = reader.raw("broker", "insecure", False)
+    if insecure not in (True, False):
+        reader.problems.append(f"[broker] insecure = {insecure!r}: expected true or false")
+    given = [name for name, value in (("ca", ca), ("cert", cert), ("key", key)) if value]
+    if given and len(given) < 3:
+        reader.problems.append(f"[broker]: {', '.join(given)} without the rest; expected ca, cert and key")
+    if not given and host and insecure is not True and not host.startswith(_LOOPBACK):
+        reader.problems.append(
+            f"[broker]: no ca, cert and key for {host}; add them (nonn-coordinator device add), "
+            "or say insecure = true if anybody on this network may read and answer"
+        )
+    return Broker(host, int(port), ca, cert, key, insecure is True)
+
+
+def _server(reader: _Reader, role: str) -> BrokerServer | None:
+    cert = reader.pem("broker_server", "cert", "CERTIFICATE")
+    key = reader.pem("broker_server", "key", "")
+    acl = reader.text("broker_server", "acl", "", "the access rules that nonn-coordinator init wrote", None)
+    if not cert and not key and not acl:
+        return None
+    if not (cert and key and acl):
+        reader.problems.append("[broker_server]: expected cert, key and acl, or none of them")
+    if role == "agent":
+        reader.problems.append('[broker_server]: only role "coordinator" or "both" runs a broker')
+    return BrokerServer(cert, key, acl)
+
+
+def _wifi(reader: _Reader, places: Places) -> Wifi | None:
+    ssid = reader.text("wifi", "ssid", "", "the network's name", None)
+    psk = reader.text("wifi", "psk", "", "the network's password", None)
+    country = reader.text("wifi", "country", "", "two capital letters such as DE", _COUNTRY)
+    if country and not places.is_country(country):
+        reader.problems.append(f'[wifi] country = "{country}": no such country; expected an ISO 3166 code such as DE')
+    if not ssid:
+        return None
+    if len(ssid.encode()) > 32 or not ssid.isprintable():
+        reader.problems.append("[wifi] ssid: expected at most 32 bytes of printable text")
+    if psk != APPLIED and not (8 <= len(psk) <= 63 and psk.isascii() and psk.isprintable()):
+        reader.problems.append("[wifi] psk: expected 8 to 63 plain characters")
+    if not country:
+        reader.problems.append(
+            "[wifi] country: missing; expected the country's code, such as DE: it decides the channels"
+        )
+    return Wifi(ssid, psk, country)
+
+
+def _zone(reader: _Reader, places: Places) -> str:
+    zone = reader.text("time", "zone", "UTC", "a time zone such as Europe/Berlin", None)
+    if zone and not places.is_zone(zone):
+        reader.problems.append(f'[time] zone = "{zone}": no such zone; expected one such as Europe/Berlin')
+    return zone

@@ -1,0 +1,90 @@
+"""The card's file as text: the commented template of a fresh image, and what is left once it was applied."""
+
+import json
+
+from firmware_images.first_boot.card_settings import APPLIED, CardSettings
+
+TEMPLATE = """\
+# NoNN Edge: what this device is. Fill in, save, put the card into the Pi. Everything that is not asked for stays off.
+# Trouble is written beside this file, as nonn-edge-error.txt. The device takes the secrets and wipes them here.
+
+[device]
+name = ""                  # such as pi-kitchen: letters a-z, digits and -; also its name on the network, NAME.local
+site = "home"
+student = 0                # which student this device runs; a list such as [0, 2] for several
+
+[role]
+name = "{role}"             # agent, coordinator or both
+
+[broker]
+host = "coordinator.local"
+#port = 8883
+# Written by `nonn-coordinator device add NAME`: the authority, this device's certificate and its key.
+#ca = \"\"\"-----BEGIN CERTIFICATE----- ...\"\"\"
+#cert = \"\"\"-----BEGIN CERTIFICATE----- ...\"\"\"
+#key = \"\"\"-----BEGIN PRIVATE KEY----- ...\"\"\"
+#insecure = true           # without the three above: anybody on the network may read and answer
+
+#[wifi]
+#ssid = ""
+#psk = ""
+#country = "DE"
+
+#[camera]
+#source = "v4l2"           # none, v4l2 (USB) or picamera2 (CSI, on Raspberry Pi OS)
+#device = "/dev/video0"
+
+#[time]
+#zone = "Europe/Berlin"
+
+#[ssh]
+#authorized_key = "ssh-ed25519 AAAA... me@laptop"
+"""
+
+
+def card_template(role: str) -> str:
+    """Return the file that a fresh image carries."""
+    return TEMPLATE.format(role=role)
+
+
+def wiped_card(settings: CardSettings, size_bytes: int) -> bytes:
+    """Return the card's settings without secrets, at least `size_bytes` long so that nothing of the old text stays."""
+    broker = settings.broker
+    students = list(settings.students)
+    tables: dict[str, dict[str, object]] = {
+        "device": {"name": settings.name, "site": settings.site},
+        "role": {"name": settings.role},
+        "broker": {"host": broker.host, "port": broker.port},
+    }
+    if students:
+        tables["device"]["student"] = students[0] if len(students) == 1 else students
+    if broker.tls:
+        tables["broker"] |= {"ca": broker.ca, "cert": broker.cert, "key": APPLIED}
+    if broker.insecure:
+        tables["broker"]["insecure"] = True
+    if settings.server is not None:
+        tables["broker_server"] = {"cert": settings.server.cert, "key": APPLIED, "acl": settings.server.acl}
+    if settings.wifi is not None:
+        wifi = settings.wifi
+        tables["wifi"] = {"ssid": wifi.ssid, "psk": APPLIED, "country": wifi.country}
+    if settings.camera != "none":
+        tables["camera"] = {"source": settings.camera, "device": settings.camera_device}
+    tables["time"] = {"zone": settings.zone}
+    if settings.authorized_key:
+        tables["ssh"] = {"authorized_key": settings.authorized_key}
+    text = (
+        f'# Applied. "{APPLIED}" keeps a secret that the device has taken; to change something, edit and restart.\n'
+        + "".join(f"\n[{name}]\n" + _lines(values) for name, values in tables.items())
+    ).encode()
+    return text + b"\n" * max(0, size_bytes - len(text))
+
+
+def _lines(values: dict[str, object]) -> str:
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, str) and "\n" in value:
+        return '"""\n' + value.replace("\\", "\\\\").replace('"', '\\"') + '"""'
+    # JSON's strings, numbers, lists and booleans are TOML's; DEL is the one character that TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
