@@ -27,6 +27,8 @@ MAX_EVENTS_PER_POLL = 256
 MAX_UNSENT = 512
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 CONNECT_TIMEOUT_S = 3.0
+# amqtt reads a will of MQTT 5 as MQTT 3.1.1, finds it too short and waits for more, for ever.
+LOGIN_TIMEOUT_S = 3.0
 
 
 __all__ = ["Connected", "Disconnected", "Event", "Message", "MqttLink", "Outgoing"]
@@ -52,6 +54,8 @@ class MqttLink:
         self._connected = False
         self._ever_connected = False
         self._woken = False
+        self._trouble: ReasonCode | str | None = None  # of the present login; on_disconnect does not say it
+        self._login_until = 0.0
         self._unsent = 0
         self._attempt = 0
         self._next_attempt = 0.0
@@ -116,10 +120,13 @@ class MqttLink:
         self._connected = False
 
     def _network_step(self, timeout_s: float) -> None:
-        connection = self._client.socket()
+        connection: Any = self._client.socket()
         if connection is None:
             self._connect_when_due(timeout_s)
             return
+        if not self._connected and self._trouble is None and time.monotonic() > self._login_until:
+            self._trouble = f"no answer to the login within {LOGIN_TIMEOUT_S:g} s"
+            connection.shutdown(socket.SHUT_RDWR)  # the read below sees the end of the connection
         if self._wait(connection, timeout_s):
             self._read(connection)
         if self._client.want_write():
@@ -163,6 +170,7 @@ class MqttLink:
         self._next_attempt = time.monotonic() + backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
         try:
             self._client.reconnect()
+            self._login_until = time.monotonic() + LOGIN_TIMEOUT_S
         except (OSError, ValueError) as error:
             reason = f"{self.settings.host}:{self.settings.port}: {error}"
             self._events.append(Disconnected(reason, refused=isinstance(error, ssl.SSLError)))
@@ -197,6 +205,7 @@ class MqttLink:
 
     def _on_connect(self, client: mqtt.Client, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         if reason.is_failure:
+            self._trouble = reason
             return
         self._connected = self._ever_connected = True
         self._attempt = 0
@@ -206,13 +215,14 @@ class MqttLink:
 
     def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         was_connected, self._connected = self._connected, False
-        unsupported = str(reason) == "Unsupported protocol version"
+        trouble, self._trouble = str(self._trouble or reason), None
+        unsupported = trouble == "Unsupported protocol version"
         # A broker that has accepted this version once is only restarting: a new client would forget queued answers.
-        unsure = unsupported or not (_is_refusal(reason) or self._ever_connected)
+        unsure = unsupported or not (_is_refusal(trouble) or self._ever_connected)
         if not was_connected and self.settings.protocol == "auto" and unsure:
             self._try_other_version()
         where = f"{self.settings.host}:{self.settings.port}"
-        self._events.append(Disconnected(f"{where}: {reason}", refused=_is_refusal(reason)))
+        self._events.append(Disconnected(f"{where}: {trouble}", refused=_is_refusal(trouble)))
 
     def _try_other_version(self) -> None:
         """Old brokers close the connection on an MQTT 5 login instead of saying no."""
@@ -256,5 +266,5 @@ def _buffered(connection: Any) -> bool:
     return bool(isinstance(connection, ssl.SSLSocket) and connection.pending())
 
 
-def _is_refusal(reason: ReasonCode) -> bool:
-    return str(reason) in {"Not authorized", "Bad user name or password", "Client identifier not valid", "Banned"}
+def _is_refusal(reason: str) -> bool:
+    return reason in {"Not authorized", "Bad user name or password", "Client identifier not valid", "Banned"}

@@ -1,0 +1,64 @@
+"""Who is alive is right at all times: births, wills, stale wills, broker restarts."""
+
+import json
+import signal
+from typing import Any
+
+from edge_agent.protocol.status import NodeInfo, NodeState, decode_status
+
+
+def test_birth_will_and_return(stage: Any, broker: Any) -> None:
+    watcher = stage.watcher(broker.port)
+    state = watcher.topics.node("pi-1", "state")
+    agent = stage.agent(broker.port, "pi-1", "0,2")
+    born = watcher.until_state(state, "online")
+    info = decode_status(NodeInfo, watcher.on(watcher.topics.node("pi-1", "info"))[-1].payload)
+    assert [student.student for student in info.students] == [0, 2]
+    assert info.session == born["session"]
+    assert info.mqtt == "5"
+
+    agent.end(signal.SIGKILL)
+    assert watcher.until_state(state, "offline")["session"] == born["session"]
+    late = stage.watcher(broker.port)
+    assert late.latest(state) == {"v": 1, "state": "offline", "session": born["session"]}
+    assert late.on(state)[0].retain
+
+    again = stage.agent(broker.port, "pi-1", "0,2")
+    assert int(str(watcher.until_state(state, "online")["session"])) > int(str(born["session"]))
+    assert again.end(signal.SIGTERM) == 0
+    watcher.until_state(state, "offline")
+
+
+def test_the_will_of_an_older_session_is_corrected(stage: Any, broker: Any) -> None:
+    watcher = stage.watcher(broker.port)
+    stage.agent(broker.port, "pi-1", "0")
+    stage.coordinator(broker.port)
+    for topic in (watcher.topics.node("pi-1", "state"), watcher.topics.coordinator("main", "state")):
+        born = watcher.until_state(topic, "online")
+        stale = NodeState(state="offline", session=int(str(born["session"])) - 1)
+        watcher.publish(topic, stale.encode(), retain=True)
+        watcher.until_state(topic, "offline")
+        assert watcher.until_state(topic, "online") == born
+        assert stage.watcher(broker.port).latest(topic) == born
+
+
+def test_a_broker_restart_needs_no_hand(stage: Any) -> None:
+    broker = stage.broker()
+    agent = stage.agent(broker.port, "pi-1", "0,1,2")
+    coordinator = stage.coordinator(broker.port)
+    agent.wait_for("connected to")
+    coordinator.wait_for("pi-1 is online")
+    broker.kill()
+    agent.wait_for("no broker")
+    coordinator.wait_for("no broker")
+    broker.start()  # nothing was persisted: all that is retained must come again
+    watcher = stage.watcher(broker.port)
+    watcher.until_state(watcher.topics.node("pi-1", "state"), "online")
+    watcher.until_state(watcher.topics.coordinator("main", "state"), "online")
+    fresh = stage.watcher(broker.port)
+    for topic in (fresh.topics.node("pi-1", "info"), fresh.topics.coordinator("main", "info")):
+        assert fresh.on(topic)[0].retain
+    client = stage.program("coordinator.cli", broker.port, "classify", "--json", str(stage.image()))
+    assert client.child.wait(30) == 0, client.output  # subscriptions are back too
+    assert json.loads(client.output)["answer"]["result"] == "complete"
+    assert agent.output.count("no broker") == coordinator.output.count("no broker") == 1
