@@ -1,0 +1,58 @@
+"""Puts a coordinator together: frame desk, assignment, requests, telemetry, journal."""
+
+import time
+from collections.abc import Callable
+
+from coordinator.app import CoordinatorApp
+from coordinator.frame_journal import FrameJournal
+from coordinator.requests import ClassifyRequests
+from coordinator.self_report import SelfReport
+from coordinator.settings import CoordinatorSettings
+from coordinator.steering import Steering
+from edge_agent.console.deployment_directory import DeploymentDirectory
+from edge_agent.console.worker import Worker
+from edge_agent.protocol.head import MergeHead
+from edge_agent.protocol.link import Link, Outgoing
+from edge_agent.protocol.prediction_message import PredictionMessage
+
+
+def build_coordinator(
+    settings: CoordinatorSettings,
+    deployment: DeploymentDirectory,
+    head: MergeHead,
+    link: Link | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> CoordinatorApp:
+    """A coordinator ready to run, with the parts that its settings ask for."""
+    app = CoordinatorApp(settings, deployment, head, link, clock)
+    if settings.journal is not None:
+        app.extend(_journal(app))
+    if settings.assign:
+        steering = Steering(app.roster, app.topics, app.publish, clock, settings.away_s, settings.deadline_ms / 1000)
+        steering.use(deployment.id, deployment.manifest)
+        app.extend(steering)
+    if settings.requests:
+        app.extend(_requests(app))
+    topic = app.topics.coordinator(settings.coordinator, "telemetry")
+    app.extend(SelfReport(topic, app.session, lambda: app.desk, app.publish, settings.telemetry_s, clock()))
+    return app
+
+
+def _requests(app: CoordinatorApp) -> ClassifyRequests:
+    worker = Worker("decode")
+    app.watch(worker.ready_fd)
+    size = app.deployment.manifest.input
+    shape = (size.height, size.width, size.channels)
+    return ClassifyRequests(app.request_source, app.topics, shape, app.publish, app.open_frame, app.session, worker)
+
+
+def _journal(app: CoordinatorApp) -> FrameJournal:
+    def publish(prediction: PredictionMessage) -> None:
+        app.counts["frames_abandoned_restart"] += 1
+        app.publish(Outgoing(app.topics.prediction(prediction.source), prediction.encode(), qos=1))
+
+    settings = app.settings
+    capacity = settings.max_open_frames
+    if settings.journal is None:
+        raise ValueError("no journal file is set")
+    return FrameJournal(settings.journal, 2 * capacity, settings.coordinator, app.deployment.id, publish)
