@@ -30,6 +30,7 @@ class TVMRuntime:
         self.engine_version = f"tvm {description['tvm']}"
         self.input_shape: tuple[int, int, int] = (height, width, channels)
         self.width = int(description["width"])
+        self.workspace_bytes: int | None = description.get("workspace_bytes")
         self._machine = machine
         self._main = machine["main"]
         self._pixels = _aligned_zeros((1, height, width, channels))

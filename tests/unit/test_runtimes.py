@@ -1,0 +1,273 @@
+"""The runtimes on real files, good and bad; the choice between them as pure logic."""
+
+import json
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_agent.bench import estimate_millijoules, run_bench
+from edge_agent.console.deployment_directory import open_deployment
+from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.energy import HwmonMeter, NoMeter, PowercapMeter, find_meter
+from edge_agent.engine_choice import Candidate, allowed, choose_engine, select
+from edge_agent.protocol.manifest import Artifact
+from edge_agent.runtimes import EngineError, open_runtime
+from edge_agent.runtimes.cpu_targets import ANY_TARGET, CPUFeatures, why_unfit
+from edge_agent.runtimes.litert import find_interpreter
+from edge_agent.runtimes.student_runtime import MissingEngineError
+from edge_agent.runtimes.tvm import check_elf
+from edge_agent.trial import Trial, TrialFailedError, run_trial
+
+PI3 = CPUFeatures("aarch64", frozenset({"fp", "asimd", "crc32"}))
+
+
+@pytest.fixture
+def golden_image(tiny):
+    manifest = open_deployment(tiny).manifest
+    shape = (manifest.input.height, manifest.input.width, manifest.input.channels)
+    return np.fromfile(tiny / manifest.golden_input.file, np.uint8).reshape(shape)
+
+
+def test_float_and_int8_artifacts_agree_with_the_golden_features(tiny, golden_image):
+    for student in open_deployment(tiny).manifest.students:
+        for artifact in student.artifacts:
+            runtime = open_runtime(tiny / artifact.file, artifact.engine)
+            features = runtime.run(golden_image)
+            assert features.shape == (student.width,) == (runtime.width,)
+            if artifact.precision == "int8":
+                scale, zero_point = runtime.quantization
+                assert features.dtype == np.int8
+                features = (features.astype(np.float32) - zero_point) * scale
+            else:
+                assert runtime.quantization is None
+            np.testing.assert_allclose(features, student.golden.features, atol=student.golden.tolerance)
+            runtime.close()
+
+
+def test_an_answer_belongs_to_the_caller(tiny, golden_image):
+    runtime = open_runtime(tiny / "student-0.float32.tflite", "tflite")
+    first = runtime.run(golden_image)
+    kept = first.copy()
+    runtime.run(255 - golden_image)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_threads_change_nothing_but_time(tiny, golden_image):
+    one, two = (open_runtime(tiny / "student-0.float32.tflite", "tflite", n).run(golden_image) for n in (1, 2))
+    np.testing.assert_allclose(one, two, rtol=1e-5)
+    with pytest.raises(EngineError, match="num_threads"):
+        open_runtime(tiny / "student-0.float32.tflite", "tflite", 0)
+
+
+@pytest.mark.parametrize("change", [lambda i: i[:-1], lambda i: i.astype(np.float32), lambda i: i[None]])
+def test_images_of_another_shape_or_type_are_refused(tiny, golden_image, change):
+    runtime = open_runtime(tiny / "student-0.int8.tflite", "tflite")
+    with pytest.raises(EngineError, match="the student expects 8x8x1 uint8"):
+        runtime.run(change(golden_image))
+
+
+@pytest.mark.parametrize("keep", [0, 1, 7, 8, 64, 0.5, 0.9, -1])
+def test_cut_files_are_refused_in_one_line(tiny, tmp_path, keep):
+    content = (tiny / "student-0.float32.tflite").read_bytes()
+    size = int(len(content) * keep) if isinstance(keep, float) else keep
+    (tmp_path / "cut.tflite").write_bytes(content[:size])
+    with pytest.raises(EngineError) as caught:
+        open_runtime(tmp_path / "cut.tflite", "tflite")
+    assert "cut.tflite" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == ExitCode.BAD_INPUT
+
+
+@pytest.mark.parametrize("engine", ["tflite", "tvm"])
+def test_foreign_files_are_refused(repository, tmp_path, engine):
+    for file in (repository / "pyproject.toml", tmp_path / "absent", tmp_path):
+        with pytest.raises(EngineError, match=r"expected|not a TFLite file"):
+            open_runtime(file, engine)
+
+
+def test_unknown_engines_are_refused(tiny):
+    with pytest.raises(EngineError, match="expected one of tflite, tvm"):
+        open_runtime(tiny / "student-0.float32.tflite", "onnx")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="writes a header for the other architecture")
+def test_libraries_of_another_cpu_and_cut_ones_are_refused(tmp_path):
+    interpreter = bytearray(Path(sys.executable).resolve().read_bytes())
+    struct.pack_into("<H", interpreter, 18, 183)
+    (tmp_path / "arm.so").write_bytes(interpreter)
+    with pytest.raises(EngineError, match="compiled for aarch64, this CPU is x86_64"):
+        check_elf(tmp_path / "arm.so")
+    struct.pack_into("<H", interpreter, 18, 62)
+    (tmp_path / "cut.so").write_bytes(interpreter[:-1])
+    with pytest.raises(EngineError, match="cut short"):
+        check_elf(tmp_path / "cut.so")
+
+
+def test_a_library_that_is_no_student_is_refused(tmp_path):
+    pytest.importorskip("tvm_ffi")
+    library = next(Path(np.__file__).parent.rglob("*.so"))
+    with pytest.raises(EngineError, match="not a student"):
+        open_runtime(library, "tvm")
+
+
+def test_without_any_package_the_pip_line_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(MissingEngineError, match="pip install") as caught:
+        find_interpreter()
+    assert caught.value.exit_code == ExitCode.UNAVAILABLE
+
+
+def test_tflite_runtime_with_numpy_2_is_explained(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setattr("edge_agent.runtimes.litert.metadata.version", lambda _: "2.14.0")
+    monkeypatch.setattr(np, "__version__", "2.1.0")
+    with pytest.raises(MissingEngineError, match=r"built for NumPy 1 and NumPy 2.1.0 is installed.*numpy<2"):
+        find_interpreter()
+
+
+def test_a_named_tvm_runtime_that_is_not_there_is_said(monkeypatch, tmp_path):
+    from edge_agent.runtimes.tvm_library import find_library
+
+    monkeypatch.setenv("NONN_TVM_RUNTIME", str(tmp_path))
+    with pytest.raises(MissingEngineError, match="NONN_TVM_RUNTIME"):
+        find_library()
+
+
+def test_a_wheel_without_the_runtime_is_refused(tmp_path, capsys):
+    from edge_agent.runtimes.tvm_library import main
+
+    (tmp_path / "apache_tvm-0.1-py3-none-any.whl").write_bytes(b"no zip")
+    assert main([str(tmp_path / "apache_tvm-0.1-py3-none-any.whl"), str(tmp_path)]) == ExitCode.UNAVAILABLE
+    assert main([str(tmp_path / "numpy-2.0-none.whl"), str(tmp_path)]) == ExitCode.UNAVAILABLE
+    assert "expected a wheel of apache-tvm" in capsys.readouterr().err
+
+
+def test_targets_fit_the_cpus_they_name():
+    assert why_unfit(ANY_TARGET, PI3) is None
+    assert why_unfit("aarch64-cortex-a53", PI3) is None
+    assert why_unfit("aarch64-cortex-a76", PI3) == "needs asimddp, asimdhp, atomics"
+    assert why_unfit("x86_64-v4", CPUFeatures("x86_64", frozenset({"avx2", "fma", "bmi2"}))).startswith("needs avx512")
+    assert why_unfit("x86_64-v3", PI3) == "needs x86_64, this is aarch64"
+    assert "unknown target" in why_unfit("riscv", PI3)
+
+
+def _artifact(file, engine="tflite", target="any"):
+    return Artifact(file=file, size_bytes=1, sha256="0" * 64, engine=engine, precision="float32", target=target)
+
+
+def _candidate(file, median_us, error):
+    trial = Trial("e", (0.0,), 1, 1, 1, median_us, median_us, median_us, 1, None, "none", 10, 1, 1)
+    return Candidate(_artifact(file), trial, error)
+
+
+def test_the_fastest_that_agrees_is_chosen():
+    wrong, slow, fast = _candidate("wrong", 1, 0.5), _candidate("slow", 30, 0.0), _candidate("fast", 10, 0.1)
+    assert select([wrong, slow, fast], tolerance=0.2) is fast
+    assert select([wrong], tolerance=0.2) is None
+    assert select([Candidate(_artifact("x"), refused="why")], tolerance=0.2) is None
+
+
+def test_among_equally_fast_the_truer_one_is_chosen():
+    near, true = _candidate("near", 100, 0.1), _candidate("true", 102, 0.0)
+    assert select([near, true], tolerance=0.2) is true
+
+
+def test_artifacts_for_other_cpus_and_engines_not_asked_for_are_not_tried():
+    artifacts = [_artifact("a"), _artifact("b", "tvm", "x86_64-v4"), _artifact("c", "tvm", "aarch64-cortex-a53")]
+    assert [bool(c.refused) for c in allowed(artifacts, PI3)] == [False, True, False]
+    assert [c.artifact.file for c in allowed(artifacts, PI3, engine="tvm")] == ["b", "c"]
+    assert allowed(artifacts, PI3, precision="int8") == []
+
+
+def test_choice_times_every_artifact_and_reports(tiny, golden_image):
+    student = open_deployment(tiny).manifest.students[0]
+    choice = choose_engine(tiny, student, golden_image)
+    assert set(choice.times_ms) == {artifact.file for artifact in student.artifacts}
+    assert choice.chosen.error <= student.golden.tolerance
+
+
+def test_a_damaged_artifact_is_passed_over(tiny, golden_image, tmp_path):
+    shutil.copytree(tiny, tmp_path / "d")
+    student = open_deployment(tmp_path / "d").manifest.students[0]
+    fast = choose_engine(tmp_path / "d", student, golden_image).chosen.artifact
+    content = (tmp_path / "d" / fast.file).read_bytes()
+    (tmp_path / "d" / fast.file).write_bytes(content[: len(content) // 2])
+    choice = choose_engine(tmp_path / "d", student, golden_image)
+    assert choice.chosen.artifact.file != fast.file
+    assert [c.artifact.file for c in choice.candidates if c.refused] == [fast.file]
+
+
+def test_no_working_artifact_is_an_error_with_every_reason(tiny, golden_image):
+    student = open_deployment(tiny).manifest.students[0]
+    golden = student.golden.model_copy(update={"features": (9.0,) * student.width, "tolerance": 1e-3})
+    with pytest.raises(UserError, match=r"no artifact works.*int8.*off by.*float32.*off by"):
+        choose_engine(tiny, student.model_copy(update={"golden": golden}), golden_image)
+
+
+def test_a_crash_of_the_engine_is_reported_not_shared(golden_image, monkeypatch, tmp_path):
+    script = tmp_path / "crash"
+    script.write_text(f"#!{sys.executable}\nimport os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(TrialFailedError, match="crashed with signal 11"):
+        run_trial(tmp_path / "student.so", "tvm", 1, golden_image)
+
+
+def test_bench_prints_a_table_and_json(tiny, capsys, monkeypatch):
+    monkeypatch.setattr("edge_agent.bench.MEASURE_S", 0.05)
+    assert run_bench(tiny, [1], 1, json=False) == ExitCode.OK
+    table = capsys.readouterr().out
+    assert table.count("tflite") == 2
+    assert table.count("chosen") == 1
+    assert run_bench(tiny, [1], 1, json=True) == ExitCode.OK
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["precision"] for row in rows} == {"float32", "int8"}
+    for row in rows:
+        assert 0 < row["trial"]["fastest_us"] <= row["trial"]["median_us"] <= row["trial"]["p95_us"]
+        assert 10e6 < row["trial"]["peak_rss_bytes"] < 90e6
+        assert row["trial"]["arena_bytes"] > 0
+
+
+def test_bench_refuses_students_that_are_not_there(tiny):
+    with pytest.raises(UserError, match="students 0 to 2"):
+        run_bench(tiny, [3], 1, json=False)
+
+
+def test_energy_is_measured_where_there_are_meters(tmp_path):
+    assert isinstance(find_meter(tmp_path, tmp_path), NoMeter)
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    (zone / "energy_uj").write_text("4000000")
+    (zone / "max_energy_range_uj").write_text("5000000")
+    (tmp_path / "intel-rapl:0:0").mkdir()
+    (tmp_path / "intel-rapl:0:0" / "energy_uj").write_text("1")
+    meter = find_meter(tmp_path, tmp_path)
+    assert isinstance(meter, PowercapMeter)
+    meter.start()
+    (zone / "energy_uj").write_text("1000000")  # wrapped
+    assert meter.stop() == pytest.approx(2.0)
+    (tmp_path / "hwmon0").mkdir()
+    (tmp_path / "hwmon0" / "power1_input").write_text("2500000")
+    meter = find_meter(tmp_path, tmp_path)
+    assert isinstance(meter, HwmonMeter)
+    meter.start()
+    assert 0 < meter.stop() < 2.5
+
+
+def test_energy_is_estimated_and_says_so_elsewhere():
+    assert estimate_millijoules(1000, "Raspberry Pi 4 Model B") == (
+        0.93,
+        "estimated: 0.93 W per busy core of a Raspberry Pi 4 Model B",
+    )
+    assert estimate_millijoules(1000, "Colossus")[0] is None
+
+
+def test_importing_the_seam_imports_no_engine():
+    code = "import sys, edge_agent.runtimes; print(any(m in sys.modules for m in ('ai_edge_litert', 'tvm_ffi', 'tvm')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
