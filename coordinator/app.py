@@ -22,7 +22,7 @@ from edge_agent.protocol.frame_message import FrameMessage, decode_frame
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.link import Connected, Disconnected, Event, Link, Message, Outgoing
 from edge_agent.protocol.mqtt_link import MqttLink
-from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status
+from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status, says_alive
 from edge_agent.protocol.topics import FeatureTopic, SiteTopics
 
 IDLE_POLL_S = 0.25  # how long a stop request may wait on an idle coordinator
@@ -203,9 +203,10 @@ class CoordinatorApp:
         elif branch == "node":
             self._receive_status(message)
         elif message.topic == self._state_topic:
-            # An old session's will may arrive after our birth: say again that we live.
-            if message.payload and decode_status(NodeState, message.payload).state == "offline":
+            # An old session's will may arrive after our birth, or garbage from anywhere: say again that we live.
+            if not says_alive(message.payload):
                 self._link.publish(self.state("online"))
+                decode_status(NodeState, message.payload)  # garbage is refused and counted like any other
         elif not any(extension.receive(message) for extension in self._extensions):
             self.counts["messages_refused"] += 1  # retained leftovers where live messages belong
 

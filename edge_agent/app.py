@@ -14,7 +14,7 @@ from edge_agent.protocol.feature_message import encode_features
 from edge_agent.protocol.frame_message import decode_frame
 from edge_agent.protocol.link import Connected, Disconnected, Event, Extension, Link, Message, Outgoing
 from edge_agent.protocol.mqtt_link import MqttLink
-from edge_agent.protocol.status import NodeState, decode_status
+from edge_agent.protocol.status import NodeState, decode_status, says_alive
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.settings import AgentSettings
 from edge_agent.stuck_guard import StuckGuard, restart_program
@@ -134,9 +134,10 @@ class AgentApp:
 
     def _receive(self, message: Message) -> None:
         if message.topic == self.status.state_topic:
-            # An old session's will may arrive after our birth: say again that we live.
-            if message.payload and decode_status(NodeState, message.payload).state == "offline":
+            # An old session's will may arrive after our birth, or garbage from anywhere: say again that we live.
+            if not says_alive(message.payload):
                 self._link.publish(self.status.state("online"))
+                decode_status(NodeState, message.payload)  # garbage is refused and counted like any other
             return
         if any(extension.receive(message) for extension in self._extensions):
             return

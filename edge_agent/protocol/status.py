@@ -4,6 +4,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.json_message import MAX_INTEGER, VERSION, decode_json
 from edge_agent.protocol.topics import MAX_STUDENTS
 
@@ -54,7 +55,7 @@ class NodeInfo(_Status):
     python: str
     mqtt: str = ""
     auto: bool | None = Field(default=None, description="runs what `node/<device>/assignment` says")
-    max_students: int | None = Field(default=None, ge=0, le=MAX_STUDENTS, description="most students it is willing to run")
+    max_students: int | None = Field(default=None, ge=0, le=MAX_STUDENTS, description="most students it will run")
     refused: tuple[int, ...] | None = Field(default=None, description="assigned students that it could not load")
     camera: str | None = Field(default=None, description="source that its camera publishes as")
 
@@ -104,3 +105,13 @@ StatusMessage = TypeVar("StatusMessage", bound=_Status)
 def decode_status(kind: type[StatusMessage], payload: bytes) -> StatusMessage:
     """Read a status message of the given kind; UnsupportedVersionError, or DecodeError naming the field."""
     return decode_json(kind, payload)
+
+
+def says_alive(payload: bytes) -> bool:
+    """Whether the owner of a state topic, being alive, may leave it so: `online`, or purged on purpose."""
+    if not payload:
+        return True
+    try:
+        return decode_status(NodeState, payload).state == "online"
+    except ProtocolError:
+        return False
