@@ -18,6 +18,7 @@ from edge_agent.protocol.status import NodeState, decode_status, says_alive
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.settings import AgentSettings
 from edge_agent.stuck_guard import StuckGuard, restart_program
+from edge_agent.student_lanes import Lane, StudentLanes
 from edge_agent.student_slot import StudentSlot
 
 IDLE_POLL_S = 0.25  # how long a stop request may wait on an idle agent
@@ -42,8 +43,7 @@ class AgentApp:
         self.status = NodeStatus(settings, self.topics)
         self.counts = FrameCounts()
         self.refused_students: tuple[int, ...] = ()
-        self._deployment_id = deployment_id
-        self._slots = list(slots)
+        self.lanes = StudentLanes(deployment_id, slots)
         self._extensions: list[Extension] = []
         self._protocol = ""
         self._clock = clock
@@ -67,9 +67,14 @@ class AgentApp:
         return [*((self.topics.frame(source), 0) for source in sources), (self.status.state_topic, 1)]
 
     @property
+    def link(self) -> Link:
+        """The connection, for extensions that subscribe as they go."""
+        return self._link
+
+    @property
     def deployment_id(self) -> str:
         """The deployment that it answers with."""
-        return self._deployment_id
+        return self.lanes.current.deployment
 
     def extend(self, extension: Extension) -> None:
         """Plug a part into the loop, before `run`."""
@@ -87,8 +92,8 @@ class AgentApp:
 
     def use(self, deployment_id: str, slots: Sequence[StudentSlot]) -> None:
         """Answer with these students from the next frame on, and say so."""
-        self._deployment_id, self._slots = deployment_id, list(slots)
-        self._publish_info()
+        self.lanes.use(deployment_id, slots)
+        self.say_what_runs()
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Answer until `stopped` says so; then leave with an offline state instead of the will."""
@@ -125,7 +130,7 @@ class AgentApp:
                 broker = self.settings.broker
                 _log.info("connected to %s:%d, MQTT %s", broker.host, broker.port, protocol)
                 self._protocol = protocol
-                self._publish_info()
+                self.say_what_runs()
                 self._link.publish(self.status.state("online"))
                 for extension in self._extensions:
                     extension.connected()
@@ -148,17 +153,24 @@ class AgentApp:
 
     def _receive_frame(self, message: Message) -> None:
         source, leaf = self.topics.parse_leaf(message.topic, "frame")
-        if leaf or not self._slots:
+        if leaf or not self.lanes.current.slots:
             return
         frame = decode_frame(message.payload)
-        expected = self._slots[0].runtime.input_shape
+        expected = self.lanes.current.slots[0].runtime.input_shape
         if frame.image.shape != expected:
             raise ProtocolError(f"frame of {source}: image {frame.image.shape}, the student expects {expected}")
         self.counts.received += 1
         self._mailbox.put(WaitingFrame(source, frame, self._clock()))
 
     def _answer(self, waiting: WaitingFrame) -> None:
-        for slot in self._slots:
+        self._run_lane(self.lanes.answering(waiting.source, waiting.frame.frame_id), waiting)
+        self.counts.answered += 1
+        shadow = self.lanes.shadowing
+        if shadow is not None and not len(self._mailbox):  # a canary must not make live frames wait
+            self._run_lane(shadow, waiting)
+
+    def _run_lane(self, lane: Lane, waiting: WaitingFrame) -> None:
+        for slot in lane.slots:
             self._guard.begin()
             started = time.perf_counter()
             features = slot.runtime.run(waiting.frame.image)
@@ -168,10 +180,9 @@ class AgentApp:
             message = feature_message(
                 waiting.frame.frame_id, features, slot.runtime.quantization, slot.student.codec, student_us, agent_us
             )
-            topic = self.topics.feature(waiting.source, self._deployment_id, slot.student.index, self.settings.device)
+            topic = self.topics.feature(waiting.source, lane.deployment, slot.student.index, self.settings.device)
             self._link.publish(Outgoing(topic, encode_features(message), expiry_s=FEATURE_EXPIRY_S))
             self.counts.latency.add(student_us / 1000)
-        self.counts.answered += 1
 
     def _report_interval_s(self) -> float:
         """Telemetry's own, or half of systemd's patience if that is shorter."""
@@ -189,12 +200,14 @@ class AgentApp:
 
     def _probe(self) -> None:
         """No frame proved since the last report that the students work: let the golden input prove it."""
-        for slot in self._slots:
+        for slot in self.lanes.current.slots:
             self._guard.begin()
             works = slot.works()
             self._guard.end()
             if not works:
                 restart_program(f"student {slot.student.index} no longer gives its golden features")
 
-    def _publish_info(self) -> None:
-        self._link.publish(self.status.info(self._deployment_id, self._slots, self.refused_students, self._protocol))
+    def say_what_runs(self) -> None:
+        """Publish the retained info."""
+        lane = self.lanes.current
+        self._link.publish(self.status.info(lane.deployment, lane.slots, self.refused_students, self._protocol))

@@ -42,6 +42,10 @@ class AssignmentFollower(Extension):
         self._follow(decode_json(NodeAssignment, message.payload).students[: self._most])
         return True
 
+    def replace(self, slots: Sequence[StudentSlot]) -> None:
+        """The same students of another deployment run now; who put them there closed the old ones."""
+        self._slots = {slot.student.index: slot for slot in slots}
+
     def _follow(self, wanted: Sequence[int]) -> None:
         if set(wanted) == set(self._slots) and not self.refused:
             return

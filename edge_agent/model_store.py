@@ -79,6 +79,12 @@ class ModelStore:
             self._change(active=record.previous, previous="", proven=True, starts=0, refused=refused)
         return reason
 
+    def lose(self) -> None:
+        """The active deployment can't be opened any more: back to the last good one, or to none. It may be fetched again."""
+        good = self.record.previous
+        self._change(active=good, previous="", proven=True, starts=0)
+        self.disk.keep({good})
+
     def begin(self, deployment: str) -> None:
         """Room for the next deployment: the one that neither answers nor is the next is dropped."""
         if self.record.previous not in ("", deployment):

@@ -1,12 +1,13 @@
 """Puts an agent together: its students, fixed or assigned, and its camera."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edge_agent.app import AgentApp
 from edge_agent.assignment_follower import AssignmentFollower
 from edge_agent.camera_role import CameraRole
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
+from edge_agent.console.exit_codes import UserError
 from edge_agent.settings import AgentSettings
 from edge_agent.student_slot import StudentSlot, open_student
 
@@ -15,12 +16,30 @@ _log = logging.getLogger("agent")
 
 def build_agent(settings: AgentSettings) -> AgentApp:
     """An agent ready to run; UserError says what is wrong with its deployment or camera."""
-    deployment = open_deployment(settings.deployment) if settings.deployment is not None else None
-    fixed: Sequence[int] = () if settings.students == "auto" else settings.students
-    slots = [_open(settings, deployment, index) for index in fixed] if deployment is not None else []
+    store = None
+    if settings.updates.store is not None and settings.students:
+        from edge_agent.managed_agent import make_updater, open_active, open_store
+
+        store, fell_back = open_store(settings)
+        deployment, slots, trouble = open_active(store, settings)
+    else:
+        deployment = open_deployment(settings.deployment) if settings.deployment is not None else None
+        fixed: Sequence[int] = () if settings.students == "auto" else settings.students
+        slots = [_open(settings, deployment, index) for index in fixed] if deployment is not None else []
     app = AgentApp(settings, deployment.id if deployment is not None else "", slots)
-    if settings.students == "auto" and deployment is not None:
-        app.extend(_follower(settings, deployment, app))
+    follower = None
+    if settings.students == "auto" and (deployment is not None or store is not None):
+        disk = store.disk if store is not None else None
+        follower = _follower(settings, lambda: disk.open(app.deployment_id) if disk else deployment, app)
+        app.extend(follower)
+    if store is not None:
+
+        def in_use() -> None:
+            app.say_what_runs()
+            if follower is not None:
+                follower.replace(app.lanes.current.slots)
+
+        app.extend(make_updater(settings, store, app, in_use, fell_back or trouble))
     if settings.camera.source is not None:
         shape = None
         if deployment is not None:
@@ -42,11 +61,19 @@ def _open(settings: AgentSettings, deployment: DeploymentDirectory, index: int) 
     return slot
 
 
-def _follower(settings: AgentSettings, deployment: DeploymentDirectory, app: AgentApp) -> AssignmentFollower:
+def _follower(
+    settings: AgentSettings, deployment: Callable[[], DeploymentDirectory | None], app: AgentApp
+) -> AssignmentFollower:
+    def open_slot(index: int) -> StudentSlot:
+        directory = deployment() if app.deployment_id else None
+        if directory is None:
+            raise UserError("no deployment yet")
+        return _open(settings, directory, index)
+
     def use(slots: Sequence[StudentSlot]) -> None:
         app.refused_students = follower.refused
         app.use(app.deployment_id, slots)
 
     topic = app.topics.node(settings.device, "assignment")
-    follower = AssignmentFollower(topic, lambda index: _open(settings, deployment, index), use, settings.max_students)
+    follower = AssignmentFollower(topic, open_slot, use, settings.max_students)
     return follower

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from edge_agent.console.update_settings import UpdateSettings
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.topics import MAX_STUDENTS, check_id
 
@@ -88,11 +89,12 @@ class AgentSettings(BaseModel):
     log_format: Literal["text", "json"] = Field(default="text", description="text or JSON lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     camera: CameraSettings = CameraSettings()
+    updates: UpdateSettings = UpdateSettings()
     broker: BrokerSettings = BrokerSettings()
 
     @model_validator(mode="after")
     def _roles_are_whole(self) -> Self:
-        if self.students and self.deployment is None:
+        if self.students and self.deployment is None and self.updates.store is None:
             raise ValueError("deployment: expected --deployment, NONN_DEPLOYMENT or deployment in the TOML file")
         if not self.students and self.camera.source is None:
             raise ValueError("students: none, and no camera source: expected at least one role")
