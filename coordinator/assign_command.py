@@ -65,9 +65,9 @@ def ask(settings: ClientSettings, request: AssignRequest) -> Response:
         deadline, send_at = time.monotonic() + PATIENCE_S, 0.0
         while time.monotonic() < deadline:
             for event in link.poll(0.05):
-                if isinstance(event, Message) and (answer := decode_json(Response, event.payload)):
-                    if answer.transaction == request.transaction:
-                        return answer
+                answer = decode_json(Response, event.payload) if isinstance(event, Message) else None
+                if answer is not None and answer.transaction == request.transaction:
+                    return answer
             if link.connected and time.monotonic() >= send_at:
                 send_at, reason = time.monotonic() + RESEND_S, "no coordinator that assigns students answers"
                 link.publish(Outgoing(topics.request("assign"), request.encode(), qos=1))

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from coordinator import doctor, status_view
+    from coordinator import assign_command, doctor, status_view
     from coordinator.settings import ClientSettings, CoordinatorSettings
 
     parser = ProgramParser("nonn-coordinator", __doc__, EPILOG)
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sending_flags(classify, window=1)
     add_setting_flags(classify, ClientSettings)
     classify.set_defaults(job=_classify)
-    for part in (status_view, doctor):
+    for part in (assign_command, status_view, doctor):
         part.add_command(commands)
     return parser
 
@@ -91,9 +91,9 @@ def _positive(text: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from coordinator.app import CoordinatorApp
     from coordinator.observation import observed
     from coordinator.settings import CoordinatorSettings
+    from coordinator.wiring import build_coordinator
     from edge_agent.protocol.head import MergeHead
 
     settings = load_settings(CoordinatorSettings, arguments, os.environ)
@@ -109,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{deployment.path / manifest.head.file}: {error}") from None
     stop = StopFlag()
     stop.listen()
-    app = CoordinatorApp(settings, deployment, head)
+    app = build_coordinator(settings, deployment, head)
     with observed(app, head):
         app.run(lambda: stop.stopped)
     return ExitCode.OK
