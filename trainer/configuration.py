@@ -8,6 +8,12 @@ Precision = Literal["float32", "float16", "dynamic", "int8"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
+# Tiny scans of digits: a mirrored 2 is no 2, and 4 pixels would be half the image.
+DATASET_DEFAULTS: dict[str, dict[str, object]] = {
+    "digits": {"crop_pad": 1, "flip": False, "batch": 64, "teacher_passes": 30, "passes": 30},
+}
+
+
 class RunConfiguration(BaseModel):
     """Everything that decides the result of a run."""
 
@@ -46,7 +52,9 @@ class RunConfiguration(BaseModel):
     failout: Share = Field(default=0.1, description="chance that a student is dropped from an image in training")
     bfloat16: bool = Field(default=False, description="mixed bfloat16")
 
-    precisions: tuple[Precision, ...] = Field(default=("float32", "float16", "dynamic", "int8"))
+    precisions: tuple[Precision, ...] = Field(
+        default=("float32", "int8"), min_length=1, description="any of float32, float16, dynamic, int8"
+    )
     name: str = Field(default="nonn", description="the deployment's name")
     version: int = Field(default=1, ge=1, description="the deployment's version")
 

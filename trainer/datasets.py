@@ -155,7 +155,8 @@ def _digits(seed: int) -> ImageDataset:
     images = np.rint(scans.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = scans.target.astype(np.int64)
     shuffled = split_order(len(labels), seed)
-    test, training = shuffled[-DIGITS_TEST_IMAGES:], shuffled[:-DIGITS_TEST_IMAGES]
+    test, training = np.sort(shuffled[-DIGITS_TEST_IMAGES:]), shuffled[:-DIGITS_TEST_IMAGES]
+    test = test[np.argsort(labels[test], kind="stable")]  # by class, the order that the same images have as files
     validation = round(len(training) * VALIDATION_SHARE)
     whole = Split(images, labels)
     return ImageDataset(

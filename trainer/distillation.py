@@ -47,6 +47,7 @@ class BatchMaker:
         return max(1, len(self.split) // self.settings.batch)
 
     def __call__(self, step: int) -> Batch:
+        """Batch number `step`."""
         number, within = divmod(step, self.steps_per_pass)
         order = pass_order(len(self.split), number, self.settings.seed)
         rows = order[within * self.settings.batch : (within + 1) * self.settings.batch]
@@ -64,7 +65,7 @@ class BatchMaker:
 
 
 def draw_present(rng: np.random.Generator, images: int, students: int, failout: float) -> NDArray[np.float32]:
-    """Failout: each student is absent with probability `failout`, never all of them. Answer: (images, students), 0 or 1."""
+    """Failout: each student is absent with probability `failout`, never all. Answer: (images, students), 0 or 1."""
     present = rng.random((images, students)) >= failout
     present[np.arange(images), rng.integers(0, students, images)] |= ~present.any(axis=1)
     return present.astype(np.float32)
@@ -74,7 +75,7 @@ class DistillationStep:
     """Forward, loss, backward, update; compiled once per image size."""
 
     def __init__(self, joint: Any, partitions: Sequence[Sequence[int]], settings: RunConfiguration) -> None:
-        self._features = keras.Model(joint.inputs, joint.outputs[1:])
+        self._features = keras.Model(joint.input, joint.outputs[1:])
         self._head = joint.get_layer("head")
         self._joint = joint
         self._partitions = [tf.constant(part, tf.int32) for part in partitions]
@@ -149,6 +150,7 @@ class Validator:
         return [np.concatenate(student) for student in zip(*parts, strict=True)]
 
     def __call__(self) -> dict[str, float]:
+        """Accuracies on the validation split."""
         features = self.features(self._split.images)
         weights, bias = self._joint.get_layer("head").get_weights()
         scores = np.split(weights, np.cumsum([part.shape[1] for part in features])[:-1])

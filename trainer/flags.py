@@ -22,9 +22,7 @@ SHORT_HELP = {
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Give `parser` a flag for every setting; a flag that is not given leaves the run's own setting."""
-    group = parser.add_argument_group(
-        "settings", "fixed when a run is made; later commands read them from RUN/run.json"
-    )
+    group = parser.add_argument_group("settings", "fixed when a run is made; later commands read RUN/run.json")
     for name, field in RunConfiguration.model_fields.items():
         text = field.description or name.replace("_", " ")
         if not field.is_required() and field.default is not None:

@@ -1,5 +1,6 @@
 """TFLite files over arrays of images; imports no TensorFlow, so that worker processes start in a moment."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.protocol.quantization import dequantize
+from trainer.run_context import silent_stderr
 
 
 def open_interpreter(artifact: Path | bytes, threads: int = 1) -> Any:
@@ -21,7 +24,8 @@ def open_interpreter(artifact: Path | bytes, threads: int = 1) -> Any:
         interpreter = Interpreter(model_content=artifact, num_threads=threads)
     else:
         interpreter = Interpreter(model_path=str(artifact), num_threads=threads)
-    interpreter.allocate_tensors()
+    with silent_stderr():  # "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+        interpreter.allocate_tensors()
     return interpreter
 
 
@@ -47,14 +51,30 @@ def pooled_and_logits(
     return np.array([row[0] for row in rows], np.float16), np.array([row[1] for row in rows], np.float16)
 
 
-def features_of(artifact: Path | bytes, images: NDArray[np.uint8]) -> NDArray[np.int8] | NDArray[np.float32]:
-    """Raw outputs of a student for images (n, height, width, channels), uint8 -> (n, width), int8 or float32."""
+@dataclass(frozen=True)
+class StudentFeatures:
+    """values: (n, width), int8 with `quantization` (scale, zero_point), or float32 with None."""
+
+    values: NDArray[np.int8] | NDArray[np.float32]
+    quantization: tuple[float, int] | None
+
+    def real(self) -> NDArray[np.float32]:
+        """Features as the device itself sees them, (n, width), float32."""
+        if self.quantization is None:
+            return self.values.astype(np.float32, copy=False)
+        return dequantize(self.values.astype(np.int8, copy=False), *self.quantization)
+
+
+def features_of(artifact: Path | bytes, images: NDArray[np.uint8]) -> StudentFeatures:
+    """Raw outputs of a student for images (n, height, width, channels), uint8."""
     interpreter = open_interpreter(artifact)
     entry = interpreter.get_input_details()[0]
-    out = interpreter.get_output_details()[0]["index"]
+    answer = interpreter.get_output_details()[0]
     rows = []
     for image in images:
         interpreter.set_tensor(entry["index"], image[None].astype(entry["dtype"]))
         interpreter.invoke()
-        rows.append(interpreter.get_tensor(out)[0])
-    return np.stack(rows)
+        rows.append(interpreter.get_tensor(answer["index"])[0])
+    scale, zero_point = answer["quantization"]
+    quantization = (float(scale), int(zero_point)) if answer["dtype"] == np.int8 else None
+    return StudentFeatures(np.stack(rows), quantization)

@@ -1,17 +1,23 @@
 """Progress bars on a terminal; nothing where nobody looks."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-Advance = Callable[[int, str], None]
+
+class Advance(Protocol):
+    """Moves a bar on; `text` stands behind it."""
+
+    def __call__(self, count: int, text: str = "") -> None:
+        """Advance by `count`."""
 
 
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Advance]:
     """Yield advance(count, text): a rich bar if stderr is a terminal, else silence."""
     if not sys.stderr.isatty():
-        yield lambda _count, _text="": None
+        yield _nothing
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,7 +28,15 @@ def progress_bar(title: str, total: int) -> Iterator[Advance]:
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(title, total=total, text="")
-        yield lambda count, text="": bars.update(task, advance=count, text=text)
+
+        def advance(count: int, text: str = "") -> None:
+            bars.update(task, advance=count, text=text)
+
+        yield advance
+
+
+def _nothing(count: int, text: str = "") -> None:
+    del count, text
 
 
 def say(line: str) -> None:

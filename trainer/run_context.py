@@ -34,7 +34,7 @@ class RunContext:
 
 
 def quiet_tensorflow(within: int = 0, beside: int = 0) -> None:
-    """Before the first import of TensorFlow: no chatter on stderr; threads within an operation, operations at once (0: all)."""
+    """Import TensorFlow without chatter; threads `within` an operation, operations `beside` each other (0: all)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silent_stderr():
         import keras  # noqa: F401

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from edge_agent.console.atomic_file import write_atomically
 from edge_agent.console.exit_codes import ExitCode, UserError
-from trainer.configuration import RunConfiguration
+from trainer.configuration import DATASET_DEFAULTS, RunConfiguration
 
 VERSIONED_PACKAGES = ("nonn-edge", "tensorflow-cpu", "tensorflow", "keras", "numpy", "networkx", "ai-edge-litert")
 
@@ -48,7 +48,8 @@ class RunDirectory:
 
     @classmethod
     def _create(cls, path: Path, given: Mapping[str, Any]) -> "RunDirectory":
-        configuration = _validated(given, "")
+        defaults = DATASET_DEFAULTS.get(str(given.get("dataset")), {})
+        configuration = _validated({**defaults, **given}, "")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

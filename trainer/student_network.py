@@ -51,7 +51,7 @@ def build_joint(plan: JointPlan, any_size: bool = False) -> Any:
 
 def extract_student(joint: Any, index: int) -> Any:
     """Student `index` alone: raw pixels -> features (batch, width); its weights are the joint network's."""
-    return keras.Model(joint.inputs, joint.get_layer(f"student{index}_features").output, name=f"student{index}")
+    return keras.Model(joint.input, joint.get_layer(f"student{index}_features").output, name=f"student{index}")
 
 
 def head_weights(joint: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -32,7 +32,7 @@ def load_teacher(path: Path, lconv: str | None, image_shape: tuple[int, int, int
     _check_input(path, loaded, image_shape)
     logits = _logits_of(loaded)
     pooled = keras.layers.GlobalAveragePooling2D(dtype="float32", name="lconv_activity")(keras.ops.relu(layer.output))
-    network = keras.Model(loaded.inputs, [pooled, logits])
+    network = keras.Model(loaded.inputs[0], [pooled, logits])
     return Teacher(path, layer.name, int(layer.output.shape[-1]), int(logits.shape[-1]), loaded.count_params(), network)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from trainer.litert_batches import pooled_and_logits
 from trainer.npz_file import read_arrays, write_arrays
 from trainer.teacher_model import Teacher
 from trainer.tflite_conversion import convert_float_network
+from trainer.worker_pool import open_pool
 
 SHARD_IMAGES = 2_500  # about 15 s of a WRN-40-4: what a kill can cost
 KERAS_BATCH = 128
@@ -55,13 +55,14 @@ def teacher_runner(
 ) -> Iterator[tuple["Runner", dict[str, object]]]:
     """Choose an engine, check it against Keras on `sample`, and give back what runs it and how it was chosen."""
     sample = sample[:PARITY_IMAGES]
+    local: Run = lambda images: run_with_keras(teacher, images)  # noqa: E731
     run_with_keras(teacher, sample[:KERAS_BATCH])
     started = time.perf_counter()
     expected = run_with_keras(teacher, sample)
     keras_rate = len(sample) / (time.perf_counter() - started)
     chosen: dict[str, object] = {"engine": "keras", "keras_images_per_s": round(keras_rate, 1)}
     if engine == "keras" or (engine == "auto" and total_images / keras_rate < AUTO_LIMIT_S):
-        yield Runner(lambda images: run_with_keras(teacher, images), None, None), chosen
+        yield Runner(local, None, None), chosen
         return
     artifact = folder / "teacher.dynamic.tflite"
     if not artifact.exists():
@@ -71,11 +72,11 @@ def teacher_runner(
     if agreement < MIN_AGREEMENT:
         if engine == "tflite":
             raise UserError(f"teacher: the tflite engine agrees with Keras on {agreement:.1%} of images; use keras")
-        yield Runner(lambda images: run_with_keras(teacher, images), None, None), {**chosen, "engine": "keras"}
+        yield Runner(local, None, None), {**chosen, "engine": "keras"}
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with open_pool(workers) as pool:
         try:
-            yield Runner(None, pool, (artifact, teacher.filters)), chosen
+            yield Runner(local, pool, (artifact, teacher.filters)), chosen
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -85,7 +86,7 @@ def teacher_runner(
 class Runner:
     """Runs the teacher here (`local`) or in the processes of `pool`."""
 
-    local: Run | None
+    local: Run
     pool: ProcessPoolExecutor | None
     artifact: tuple[Path, int] | None
 
@@ -97,7 +98,6 @@ class Runner:
                 progress(stop - start)
                 continue
             if self.pool is None or self.artifact is None:
-                assert self.local is not None
                 outputs = self.local(cut(start, stop))
                 write_arrays(file, activities=outputs.activities, logits=outputs.logits)
                 progress(stop - start)

@@ -40,6 +40,7 @@ class TeacherBatches:
         return max(1, len(self.split) // self.settings.batch)
 
     def __call__(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Batch number `step`: images, labels."""
         settings = self.settings
         number, within = divmod(step, self.steps_per_pass)
         rows = pass_order(len(self.split), number, settings.seed)[within * settings.batch :][: settings.batch]
@@ -67,6 +68,7 @@ class TeacherStep:
         return [*self._network.variables, *self._optimizer.variables]
 
     def __call__(self, batch: tuple[NDArray[np.uint8], NDArray[np.int64]], step: int) -> dict[str, Any]:
+        """Take one step; returns its loss as a tensor."""
         rate = one_cycle(step, self._steps, self._settings.teacher_rate)
         return {"loss": self._compiled(tf.constant(batch[0]), tf.constant(batch[1]), tf.constant(rate, tf.float32))}
 

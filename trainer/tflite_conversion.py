@@ -33,7 +33,8 @@ def to_tflite(network: Any, image_shape: Sequence[int], precision: str, calibrat
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if precision == "int8":
-        assert calibration is not None
+        if calibration is None:
+            raise ValueError("int8 needs calibration images")
         chosen = calibration[:CALIBRATION_IMAGES]
         converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in chosen)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

@@ -99,7 +99,7 @@ def _end_pass(plan: LoopPlan, state: TrainingState, on_pass: Callable[[dict[str,
 
 @contextmanager
 def _stop_between_steps() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM lets the running step end, so that its checkpoint can be written; the second one does not wait."""
+    """Ctrl-C or SIGTERM lets the running step end and its checkpoint be written; the second one does not wait."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set

@@ -19,7 +19,7 @@ def matches(name: str) -> bool:
     return name == "airbench"
 
 
-def trunk(name: str, pixels: Any, prefix: str) -> Any:
+def trunk(_name: str, pixels: Any, prefix: str) -> Any:
     """Feature map of the last convolution: (batch, height/8 - 1, width/8 - 1, 256)."""
     whitened = keras.layers.Conv2D(
         WHITENING_FILTERS, 2, padding="valid", use_bias=True, name=f"{prefix}whitening", trainable=False

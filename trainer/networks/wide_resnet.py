@@ -17,14 +17,13 @@ def matches(name: str) -> bool:
     (True, False)
     """
     match = NAME.match(name)
-    return bool(match) and int(match[1]) >= 10 and int(match[1]) % 6 == 4 and int(match[2]) >= 1
+    return match is not None and int(match[1]) >= 10 and int(match[1]) % 6 == 4 and int(match[2]) >= 1
 
 
 def trunk(name: str, pixels: Any, prefix: str) -> Any:
     """Feature map after the last BN and ReLU: (batch, height/4, width/4, 64 K)."""
-    match = NAME.match(name)
-    assert match is not None
-    blocks, widening = (int(match[1]) - 4) // 6, int(match[2])
+    depth, widening = (int(part) for part in name.split("-")[1:])
+    blocks = (depth - 4) // 6
     flow = convolution(pixels, 16, 3, name=f"{prefix}stem")
     for group in range(3):
         for block in range(blocks):

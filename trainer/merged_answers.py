@@ -1,0 +1,65 @@
+"""What the coordinator will answer: a deployment's students and head, run offline on the same artifacts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.console.deployment_directory import DeploymentDirectory
+from edge_agent.protocol.head import MergeHead, probabilities
+from edge_agent.protocol.manifest import Artifact, Codec, Student
+from edge_agent.protocol.quantization import dequantize, quantize
+from trainer.litert_batches import StudentFeatures, features_of
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MergedAnswers:
+    """probabilities[mask]: (images, classes), float32, for each subset `mask` of present students."""
+
+    probabilities: dict[int, FloatArray]
+
+    def accuracies(self, labels: NDArray[np.int64]) -> dict[int, float]:
+        """Share of right answers by mask."""
+        return {mask: float(np.mean(p.argmax(axis=1) == labels)) for mask, p in self.probabilities.items()}
+
+
+def over_the_wire(raw: StudentFeatures, codec: Codec) -> FloatArray:
+    """Features as the coordinator sees them: through int8 and back. raw.values: (n, width) -> (n, width), float32."""
+    real = raw.real()
+    if raw.quantization is not None or codec.encoding == "float32":
+        return real
+    return dequantize(quantize(real, codec.scale, codec.zero_point), codec.scale, codec.zero_point)
+
+
+def merge_all(head: MergeHead, features: Sequence[FloatArray], masks: Sequence[int]) -> MergedAnswers:
+    """Answer every image with the protocol's own merge. features: (n, width) per student."""
+    answers: dict[int, FloatArray] = {}
+    for mask in masks:
+        present = [student for student in range(len(features)) if mask >> student & 1]
+        rows = []
+        for image in range(len(features[0])):
+            logits, temperature = head.merge({student: features[student][image] for student in present})
+            rows.append(probabilities(logits, temperature))
+        answers[mask] = np.stack(rows)
+    return MergedAnswers(answers)
+
+
+def answers_of(
+    deployment: DeploymentDirectory, precision: str, images: NDArray[np.uint8], masks: Sequence[int]
+) -> MergedAnswers:
+    """Run the TFLite artifacts of one precision and merge. images: (n, height, width, channels), uint8."""
+    manifest = deployment.manifest
+    head = MergeHead.from_bytes(deployment.read(manifest.head), manifest.widths, len(manifest.classes))
+    features = [
+        over_the_wire(features_of(deployment.read(artifact_of(student, precision)), images), student.codec)
+        for student in manifest.students
+    ]
+    return merge_all(head, features, masks)
+
+
+def artifact_of(student: Student, precision: str) -> Artifact:
+    """Return the student's TFLite artifact of that precision."""
+    return next(a for a in student.artifacts if a.engine == "tflite" and a.precision == precision)
