@@ -9,7 +9,7 @@ from coordinator.roster import Device
 from edge_agent.protocol.status import CoordinatorInfo
 
 Level = Literal["OK", "WARN", "FAIL"]
-# Delayed ACKs take 40 ms on Linux; one unlucky scheduling does not make a median of 25 rounds that slow.
+# Delayed ACKs take 40 ms on Linux; a busy machine does not make its quickest quarter of 20 rounds that slow.
 NAGLE_MS = (35.0, 60.0)
 SLOW_ROUND_TRIP_MS = 20.0  # wired or good Wi-Fi stays far below
 CLOCK_TOLERANCE_S = 5.0  # certificates and frame times bear that much

@@ -1,0 +1,64 @@
+"""The exposition format, read back by Prometheus' own parser."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from edge_agent.console.exposition import MAX_ROWS, Counter, Gauge, Histogram, render
+
+
+def samples(text):
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@given(st.dictionaries(st.text(max_size=20), st.floats(allow_nan=False), max_size=20))
+def test_any_label_and_number_reads_back(rows):
+    gauge = Gauge("nonn_test", "A text with \\ and\nlines", ("name",))
+    for name, number in rows.items():
+        gauge.set(name, number=number)
+    assert samples(gauge.render()) == {("nonn_test", (("name", name),)): number for name, number in rows.items()}
+
+
+@given(st.lists(st.floats(min_value=0, max_value=10), max_size=50))
+def test_histogram_buckets_are_cumulative_and_sum_up(numbers):
+    histogram = Histogram("nonn_test_seconds", "Test")
+    for number in numbers:
+        histogram.observe(number=number)
+    seen = samples(histogram.render())
+    if not numbers:
+        assert not seen
+        return
+    assert seen["nonn_test_seconds_count", ()] == len(numbers)
+    assert seen["nonn_test_seconds_sum", ()] == pytest.approx(sum(numbers))
+    buckets = {float(labels[0][1]): value for (name, labels), value in seen.items() if name.endswith("_bucket")}
+    for bound, count in buckets.items():
+        assert count == sum(number <= bound for number in numbers)
+    assert buckets[math.inf] == len(numbers)
+
+
+def test_labels_from_the_network_take_bounded_memory():
+    counter = Counter("nonn_test_total", "Test", ("source",))
+    for number in range(3 * MAX_ROWS):
+        counter.add(f"source-{number}")
+    seen = samples(counter.render())
+    assert len(seen) == MAX_ROWS + 1
+    assert sum(seen.values()) == 3 * MAX_ROWS
+
+
+def test_a_wrong_number_of_labels_is_refused():
+    with pytest.raises(ValueError, match="labels"):
+        Counter("nonn_test_total", "Test", ("source",)).add()
+
+
+def test_a_scrape_is_the_families_one_after_the_other():
+    counter, gauge = Counter("nonn_a_total", "A"), Gauge("nonn_b", "B")
+    counter.add(amount=2)
+    gauge.set(number=0.5)
+    assert samples(render([counter, gauge])) == {("nonn_a_total", ()): 2, ("nonn_b", ()): 0.5}
