@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.console.program import ProgramParser, run_program
+from trainer.demo import run as demo
 from trainer.flags import add_run_flags, given_settings
 from trainer.progress import say
 from trainer.run_context import RunContext, quiet_tensorflow
@@ -34,11 +36,18 @@ examples:
 RUN/export is the deployment directory for nonn-coordinator and nonn-agent. Curves: tensorboard --logdir RUN.
 Exit codes: 0 done, 1 a training failed, 64 usage, 65 bad input, 74 disk, 78 settings, 130 Ctrl-C (again to go on).
 """
+FIT_EPILOG = """\
+example:
+  nonn-trainer fit --dataset cifar10 --teacher wrn-40-4 --student wrn-16-1 --students 2 --out runs/cifar10 \\
+      --fit memory=500KB,macs=30M,power=2W --device pi3b+
+Exit codes: 0 it fits, 65 it does not (the line says what would). All figures are estimated.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `nonn-trainer`."""
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves like Ctrl-C: nothing half-written, exit 130
     return run_program(lambda: int(arguments.job(arguments) or 0))
 
 
@@ -56,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
             "evaluate": "accuracy of teacher and students on the test split, written to RUN/evaluation.json",
         }[stage]
         _add(commands, stage, module_text, _run_stages, "Needs the stages before it; see nonn-trainer --help.")
+    _add(commands, "fit", "estimate whether the students fit a device, without training", _fit_only, FIT_EPILOG)
+    report = commands.add_parser("report", help="write RUN/report.html", description="One self-contained HTML page.")
+    report.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
+    report.set_defaults(job=_write_report)
+    demo.add_command(commands)
     return parser
 
 
@@ -67,14 +81,36 @@ def _add(commands: Any, name: str, text: str, job: Any, epilog: str) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's directory")
     parser.add_argument("--json", action="store_true", help="print the results as JSON on stdout")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads to use [all]")
+    parser.add_argument(
+        "--fit", metavar="LIMITS", help="refuse to train what does not fit: memory=500KB,macs=30M,power=2W"
+    )
+    parser.add_argument("--device", default="pi3b+", metavar="BOARD", help="pi3b+, pi4, pi5 or pi-zero-2w [pi3b+]")
     add_run_flags(parser)
     parser.set_defaults(job=job)
+
+
+def _write_report(arguments: argparse.Namespace) -> None:
+    from trainer.report.page import write_report
+
+    print(write_report(arguments.run))
+
+
+def _fit_only(arguments: argparse.Namespace) -> None:
+    run = RunDirectory.open(arguments.out, given_settings(arguments))
+    quiet_tensorflow()
+    fit = importlib.import_module("trainer.fit_command")
+    content = fit.check_run(RunContext(run, arguments.threads), fit.FitRequest(arguments.fit or "", arguments.device))
+    if arguments.json:
+        fit.print_reports(content)
 
 
 def _run_stages(arguments: argparse.Namespace) -> None:
     run = RunDirectory.open(arguments.out, given_settings(arguments))
     context = RunContext(run, arguments.threads)
     quiet_tensorflow(*_thread_plan(run, arguments.threads))
+    fit = importlib.import_module("trainer.fit_command") if arguments.fit else None
+    if fit is not None and not (run.path / "distill" / "stage.json").exists():
+        fit.check_run(context, fit.FitRequest(arguments.fit, arguments.device))
     results: dict[str, Any] = {}
     for name in STAGES if arguments.command == "run" else (arguments.command,):
         started = time.perf_counter()

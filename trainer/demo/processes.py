@@ -66,10 +66,21 @@ class ProcessGroup:
         self._children[name].kill()
         self._children[name].wait()
 
+    def finished(self, name: str) -> bool:
+        """Tell whether a child has ended."""
+        return self._children[name].poll() is not None
+
+    def wait(self, name: str, timeout_s: float) -> int:
+        """Exit code of a child that is about to end."""
+        try:
+            return self._children[name].wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{name} does not end; see {self._log_folder}", ExitCode.UNAVAILABLE) from None
+
     def check(self) -> None:
-        """UserError with the log's last line if a child has ended by itself."""
+        """UserError with the log's last line if a server has ended by itself."""
         for name, child in self._children.items():
-            if child.poll() not in (None, -signal.SIGKILL):
+            if child.poll() not in (None, 0, -signal.SIGKILL):
                 log = self._log_folder / f"{name}.log"
                 lines = log.read_text(errors="replace").strip().splitlines()
                 message = f"{name} ended with {child.returncode}: {lines[-1] if lines else 'no output'} ({log})"
