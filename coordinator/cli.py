@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from coordinator.deploy import add_deploy_commands
 from edge_agent import __version__
-from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.log import start_logging
 from edge_agent.console.program import ProgramParser, StopFlag, run_program
 from edge_agent.console.settings import add_setting_flags, load_settings
 from edge_agent.protocol.errors import ManifestError
+from edge_agent.protocol.topics import check_id
 
 EPILOG = """examples:
   nonn-coordinator run --deployment docs/examples/cifar10-wrn-16-1
@@ -57,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         "--expect", type=Path, metavar="FILE", help="answers.npz of nonn-trainer evaluate to compare"
     )
     evaluation.add_argument("--out", type=Path, metavar="FILE", help="write report and answers as JSON")
-    evaluation.add_argument("--rate", type=float, metavar="FPS", help="frames per second [as fast as answers come]")
+    evaluation.add_argument(
+        "--rate", type=_positive_number, metavar="FPS", help="frames per second [as fast as answers come]"
+    )
     _add_sending_flags(evaluation, window=4)
     add_setting_flags(evaluation, ClientSettings)
     evaluation.set_defaults(job=_evaluate)
@@ -73,13 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     classify.set_defaults(job=_classify)
     for part in (assign_command, status_view, doctor):
         part.add_command(commands)
+    add_deploy_commands(commands)
     return parser
 
 
 def _add_sending_flags(parser: argparse.ArgumentParser, window: int) -> None:
     parser.add_argument("--window", type=_positive, default=window, metavar="N", help=f"frames in flight [{window}]")
-    parser.add_argument("--source", metavar="NAME", help="source to send as [client- and a random number]")
-    parser.add_argument("--wait", type=float, default=10.0, metavar="S", help="seconds to wait for the fleet [10]")
+    parser.add_argument(
+        "--source", type=_source, metavar="NAME", help="source to send as [client- and a random number]"
+    )
+    parser.add_argument(
+        "--wait", type=_positive_number, default=10.0, metavar="S", help="seconds to wait for the fleet [10]"
+    )
     parser.add_argument("--allow-missing", action="store_true", help="start although students are missing")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -90,15 +98,34 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _positive_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
+
+
+def _source(text: str) -> str:
+    try:
+        return check_id(text, "source")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from coordinator.observation import observed
     from coordinator.settings import CoordinatorSettings
+    from coordinator.updates_wiring import first_deployment, open_shelf
     from coordinator.wiring import build_coordinator
     from edge_agent.protocol.head import MergeHead
 
     settings = load_settings(CoordinatorSettings, arguments, os.environ)
     start_logging(settings.log_format, settings.log_level)
-    deployment = open_deployment(settings.deployment)
+    shelf = open_shelf(settings)
+    deployment = first_deployment(settings, shelf)
     manifest = deployment.manifest
     if settings.quorum > len(manifest.students):
         message = f"quorum: {settings.quorum}; expected at most the deployment's {len(manifest.students)} students"
@@ -109,8 +136,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{deployment.path / manifest.head.file}: {error}") from None
     stop = StopFlag()
     stop.listen()
-    app = build_coordinator(settings, deployment, head)
-    with observed(app, head):
+    app = build_coordinator(settings, deployment, head, shelf=shelf)
+    with observed(app, head, shelf):
         app.run(lambda: stop.stopped)
     return ExitCode.OK
 
@@ -118,12 +145,16 @@ def _run(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from coordinator.evaluate import compare, evaluate, print_report, write_report
+    from coordinator.evaluate import compare, evaluate, print_report, read_expected, write_report
     from coordinator.frame_client import FrameClient
     from coordinator.labelled_images import LabelledImages
     from coordinator.settings import ClientSettings
 
     settings = load_settings(ClientSettings, arguments, os.environ)
+    # What could go wrong at the end goes wrong now, not after ten thousand frames.
+    expected = read_expected(arguments.expect) if arguments.expect else None
+    if arguments.out and not arguments.out.parent.is_dir():
+        raise UserError(f"{arguments.out.parent}: no such folder; expected one to write {arguments.out.name} into")
     images = LabelledImages(arguments.dataset)
     client = FrameClient(settings, arguments.source)
     try:
@@ -131,8 +162,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         report, answers = evaluate(client, info, images, arguments.window, arguments.rate)
     finally:
         client.close()
-    if arguments.expect:
-        report["different_from_offline"] = compare(answers, arguments.expect)
+        images.close()
+    if expected is not None:
+        report["different_from_offline"] = compare(answers, expected, arguments.expect)
     if arguments.out:
         write_report(arguments.out, report, answers, images)
     if arguments.json:
@@ -149,13 +181,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return ExitCode.FAILED if wrong else ExitCode.OK
 
 
+def _read_image(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; expected an image file") from None
+
+
 def _classify(arguments: argparse.Namespace) -> int:
     from coordinator.frame_client import FrameClient
     from coordinator.labelled_images import decode_image
     from coordinator.settings import ClientSettings
 
     settings = load_settings(ClientSettings, arguments, os.environ)
-    contents = [path.read_bytes() for path in arguments.files]
+    contents = [_read_image(path) for path in arguments.files]
     client = FrameClient(settings, arguments.source)
     try:
         info = client.wait_for_site(arguments.wait, not arguments.allow_missing)

@@ -1,6 +1,9 @@
 """Sends a labelled data set through the fleet and sums up the answers."""
 
+import io
 import json
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,17 +50,23 @@ def evaluate(
     return _report(client, info, labels, ordered), ordered
 
 
-def compare(answers: list[Answer], expected: Path) -> int:
-    """Number of answers that differ from those computed offline.
-
-    `expected`: .npz of arrays p<mask>: (images, classes), float32, one for each mask of present students.
-    """
+def read_expected(path: Path) -> dict[int, NDArray[np.float32]]:
+    """Answers computed offline, an .npz of p<mask>: (images, classes), float32, for each mask of present students."""
     try:
-        with np.load(expected, allow_pickle=False) as arrays:
-            by_mask = {int(name[1:]): arrays[name] for name in arrays.files if name[:1] == "p" and name[1:].isdecimal()}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{expected}: {error}; expected the answers.npz of nonn-trainer evaluate") from None
-    return sum(_differs(answer, by_mask, expected) for answer in answers)
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            return {int(name[1:]): arrays[name] for name in arrays.files if name[:1] == "p" and name[1:].isdecimal()}
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror or error}; expected the answers.npz of nonn-trainer evaluate"
+        ) from None
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        # TypeError: a single array (.npy) is no context.
+        raise UserError(f"{path}: not an .npz ({error}); expected the answers.npz of nonn-trainer evaluate") from None
+
+
+def compare(answers: list[Answer], expected: dict[int, NDArray[np.float32]], path: Path) -> int:
+    """Number of answers that differ from those computed offline, as `read_expected` gave them."""
+    return sum(_differs(answer, expected, path) for answer in answers)
 
 
 def _differs(answer: Answer, by_mask: dict[int, NDArray[np.float32]], expected: Path) -> bool:

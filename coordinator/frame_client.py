@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from coordinator.roster import Roster
 from coordinator.settings import ClientSettings
 from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.console.log import LimitedLog
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
 from edge_agent.protocol.mqtt_link import Disconnected, Event, Message, MqttLink, Outgoing
@@ -21,6 +22,8 @@ from edge_agent.protocol.topics import SiteTopics
 
 # How long after the coordinator's deadline an answer may still come before its frame counts as lost.
 GRACE_S = 5.0
+# A broker restart takes seconds; without one, every window of frames would be lost one after another, for hours.
+BROKER_PATIENCE_S = 20.0
 _log = logging.getLogger("client")
 
 
@@ -48,6 +51,7 @@ class FrameClient:
         self._next_id = time.time_ns() // 1000
         self.wire_bytes: dict[str, list[int]] = {"frame": [], "features": [], "prediction": []}
         self.repeated_answers = 0
+        self._limited = LimitedLog(_log)
         self._link = MqttLink(
             settings.broker,
             f"nonn-{self.source}",
@@ -87,7 +91,7 @@ class FrameClient:
         waiting: dict[int, tuple[int, float]] = {}
         pending = enumerate(images)
         exhausted = False
-        next_send = time.monotonic()
+        next_send = last_seen = time.monotonic()
         while waiting or not exhausted:
             now = time.monotonic()
             while not exhausted and len(waiting) < window and now >= next_send:
@@ -101,6 +105,9 @@ class FrameClient:
                 self._take(event)
             yield from self._answers(waiting)
             self._give_up(waiting, patience_s)
+            last_seen = time.monotonic() if self._link.connected else last_seen
+            if time.monotonic() - last_seen > max(patience_s, BROKER_PATIENCE_S):
+                raise UserError(f"broker lost: {self._last_trouble}", ExitCode.UNAVAILABLE)
 
     def close(self) -> None:
         """Leave the broker."""
@@ -132,7 +139,7 @@ class FrameClient:
             try:
                 self._receive(event)
             except ProtocolError as error:
-                _log.warning("refused message on %s: %s", event.topic, error)
+                self._limited.warn(event.topic, f"refused message on {event.topic[:120]}: {error}")
         elif isinstance(event, Disconnected):
             self._last_trouble = event.reason
             if event.refused:

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from edge_agent.console.picture import MAX_PIXELS, fit_picture
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"})
 MAX_IMAGE_BYTES = 50_000_000
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns before it refuses; ours, below, refuses at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class LabelledImages:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._zip = zipfile.ZipFile(path) if path.is_file() and zipfile.is_zipfile(path) else None
+        self._zip = _opened_zip(path)
         if self._zip is None and not path.is_dir():
             raise UserError(f"{path}: expected a folder or zip of test/CLASS/*.png")
         names = [PurePosixPath(name) for name in self._names() if PurePosixPath(name).suffix.lower() in SUFFIXES]
@@ -39,19 +40,45 @@ class LabelledImages:
         chosen = split or [name for name in names if len(name.parts) >= 2 and "train" not in name.parts[:-2]]
         self.images = [LabelledImage(str(name), name.parts[-2]) for name in sorted(chosen, key=lambda n: n.parts[-2:])]
         if not self.images:
+            self.close()
             raise UserError(f"{path}: no images; expected test/CLASS/*.png")
 
     def read(self, image: LabelledImage) -> bytes:
         """Content of the image's file."""
+        try:
+            if self._zip is not None:
+                return self._zip.read(image.name)
+            return (self.path / image.name).read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.path / image.name}: {error.strerror or error}") from None
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
+            # RuntimeError: encrypted, or packed by a method that zipfile does not know.
+            raise UserError(f"{self.path}: {image.name}: {error}; expected a whole zip without password") from None
+
+    def close(self) -> None:
+        """Close the zip."""
         if self._zip is not None:
-            return self._zip.read(image.name)
-        return (self.path / image.name).read_bytes()
+            self._zip.close()
 
     def _names(self) -> Iterator[str]:
         if self._zip is not None:
             yield from self._zip.namelist()
         else:
             yield from (str(file.relative_to(self.path)) for file in self.path.rglob("*") if file.is_file())
+
+
+def _opened_zip(path: Path) -> zipfile.ZipFile | None:
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return None
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise UserError(f"{path}: a damaged zip ({error})") from None
+
+
+def _check_size(opened: Image.Image, name: str) -> None:
+    if opened.width * opened.height > MAX_PIXELS:
+        raise UserError(f"{name}: {opened.width} x {opened.height}; expected at most {MAX_PIXELS} pixels")
 
 
 def decode_image(content: bytes, shape: tuple[int, int, int], name: str) -> NDArray[np.uint8]:
@@ -61,8 +88,13 @@ def decode_image(content: bytes, shape: tuple[int, int, int], name: str) -> NDAr
         raise UserError(f"{name}: {len(content)} bytes; expected an image of at most {MAX_IMAGE_BYTES}")
     try:
         with Image.open(io.BytesIO(content)) as opened:
+            _check_size(opened, name)
             picture = opened.convert("RGB" if channels == 3 else "L")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0].replace("<_io.BytesIO object at", "content at")
-        raise UserError(f"{name}: not an image that can be read ({reason.split(' content at')[0]})") from None
+    except UserError:
+        raise
+    except UnidentifiedImageError:
+        raise UserError(f"{name}: not an image that can be read; expected PNG, JPEG, BMP, WebP or PNM") from None
+    except Exception as error:  # noqa: BLE001 (Pillow raises whatever broken bytes lead to)
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise UserError(f"{name}: not an image that can be read ({reason})") from None
     return np.asarray(fit_picture(picture, height, width), np.uint8).reshape(height, width, channels)

@@ -34,10 +34,9 @@ def open_deployment(path: Path) -> DeploymentDirectory:
     manifest_path = path / MANIFEST_FILE
     try:
         content = manifest_path.read_bytes()
-    except OSError as error:
-        message = (
-            f"{manifest_path}: {error.strerror}; expected a deployment directory, as nonn-trainer export writes it"
-        )
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        message = f"{manifest_path}: {reason}; expected a deployment directory, as nonn-trainer export writes it"
         raise UserError(message, ExitCode.BAD_INPUT) from None
     try:
         return DeploymentDirectory(path, deployment_id(content), parse_manifest(content))

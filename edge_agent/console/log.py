@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+_OTHERS = "others"  # a kind beyond `max_kinds`
 LogFormat = Literal["text", "json"]
 
 
@@ -51,11 +52,17 @@ class LimitedLog:
     def warn(self, kind: str, message: str) -> None:
         """Log `message` unless `kind` was logged less than a period ago; then only count it."""
         now = self._clock()
+        if kind not in self._last and len(self._last) >= self._max_kinds:
+            kind = self._room_for(kind, now)
         last, kept_back = self._last.get(kind, (-self._period_s, 0))
         if now - last < self._period_s:
             self._last[kind] = (last, kept_back + 1)
             return
-        if kind not in self._last and len(self._last) >= self._max_kinds:
-            self._last.pop(next(iter(self._last)))
         self._last[kind] = (now, 0)
         self._logger.warning("%s%s", message, f" ({kept_back} more like it since)" if kept_back else "")
+
+    def _room_for(self, kind: str, now: float) -> str:
+        """Forget kinds that are quiet; while there are none, all new kinds share one."""
+        for quiet in [old for old, (last, _) in self._last.items() if now - last >= self._period_s]:
+            del self._last[quiet]
+        return kind if len(self._last) < self._max_kinds else _OTHERS

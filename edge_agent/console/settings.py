@@ -1,13 +1,14 @@
 """Settings from a TOML file, NONN_* variables and flags, checked by pydantic; flags win, then variables."""
 
 import argparse
+import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
@@ -16,7 +17,7 @@ from edge_agent.console.exit_codes import ExitCode, UserError
 Settings = TypeVar("Settings", bound=BaseModel)
 FieldPath = tuple[str, ...]
 _TABLE = re.compile(r"\s*\[\s*([A-Za-z0-9_.\- ]+)\]\s*(#.*)?$")
-_KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
+_KEY = re.compile(r"\s*([A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=")
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, kind: type[BaseModel]) -> None:
@@ -43,8 +44,10 @@ def load_settings(kind: type[Settings], arguments: argparse.Namespace, environ: 
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(_explain(first, origins, text, arguments.config), ExitCode.CONFIGURATION) from None
+        problems = error.errors(include_url=False)
+        # What stands there wrongly before what is missing: a misspelt key is both.
+        first = next((problem for problem in problems if problem["type"] != "missing"), problems[0])
+        raise UserError(_explain(kind, first, origins, text, arguments.config), ExitCode.CONFIGURATION) from None
 
 
 def _read_toml(path: Path | None) -> tuple[str, dict[str, Any]]:
@@ -59,23 +62,36 @@ def _read_toml(path: Path | None) -> tuple[str, dict[str, Any]]:
         raise UserError(f"{path}: not UTF-8 text; expected a TOML file", ExitCode.CONFIGURATION) from None
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        line = f":{found[1]}" if found else ""
-        raise UserError(f"{path}{line}: not valid TOML: {error}", ExitCode.CONFIGURATION) from None
+        line = found[1] if found else max(1, len(text.splitlines()))  # else it is about the end of the document
+        raise UserError(f"{path}:{line}: not valid TOML: {error}", ExitCode.CONFIGURATION) from None
 
 
-def _explain(error: ErrorDetails, origins: Mapping[FieldPath, str], text: str, config: Path | None) -> str:
+def _explain(
+    kind: type[BaseModel], error: ErrorDetails, origins: Mapping[FieldPath, str], text: str, config: Path | None
+) -> str:
     path = tuple(str(part) for part in error["loc"])
     name = ".".join(path) or "settings"
     origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), None)
     if origin is None and config is not None and path:
         origin = f"{config}:{line_of(text, path)}"
-    message = "no such setting" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
-    given = ""
-    if error["type"] not in ("missing", "extra_forbidden") and isinstance(error["input"], str | int | float):
-        given = f" (got {error['input']!r})"
+    return f"{origin + ': ' if origin else ''}{name}: {_expectation(kind, error, path)}"
+
+
+def _expectation(kind: type[BaseModel], error: ErrorDetails, path: FieldPath) -> str:
+    name = ".".join(path)
     if error["type"] == "missing":
-        message = f"expected {_flag(path)}, NONN_{'_'.join(path).upper()} or {name} in the TOML file"
-    return f"{origin + ': ' if origin else ''}{name}: {message}{given}"
+        return f"expected {_flag(path)}, NONN_{'_'.join(path).upper()} or {name} in the TOML file"
+    if error["type"] == "extra_forbidden":
+        known = [".".join(leaf) for leaf, _ in _leaves(kind)]
+        close = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(path[-1], known, 1)
+        return f"no such setting; expected {close[0] if close else 'one that --help lists'}"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ")
+    secret = any(
+        leaf == path and SecretStr in (field.annotation, *get_args(field.annotation)) for leaf, field in _leaves(kind)
+    )
+    if secret or not isinstance(error["input"], str | int | float):
+        return message
+    return f"{message} (got {error['input']!r})"
 
 
 def line_of(text: str, path: FieldPath) -> int:
@@ -91,8 +107,10 @@ def line_of(text: str, path: FieldPath) -> int:
             table = tuple(part.strip() for part in header[1].split("."))
             if path[: len(table)] == table:
                 best = number
-        elif (key := _KEY.match(line)) and path[: len(table) + 1] == (*table, key[1]):
-            return number
+        elif key := _KEY.match(line):
+            whole = (*table, *(part.strip() for part in key[1].split(".")))
+            if path[: len(whole)] == whole:
+                return number
     return best
 
 

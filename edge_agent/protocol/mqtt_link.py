@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -185,10 +186,7 @@ class MqttLink:
             password = self.settings.password
             client.username_pw_set(self.settings.username, password.get_secret_value() if password else None)
         if self.settings.ca_file is not None:
-            certificate, key = self.settings.certificate_file, self.settings.key_file
-            client.tls_set(
-                str(self.settings.ca_file), str(certificate) if certificate else None, str(key) if key else None
-            )
+            _use_tls(client, self.settings.ca_file, self.settings.certificate_file, self.settings.key_file)
         if self._will is not None:
             client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
         client.on_socket_open = _set_nodelay
@@ -254,6 +252,17 @@ class MqttLink:
         if message.response_topic is not None:
             properties.ResponseTopic = message.response_topic
         return properties
+
+
+def _use_tls(client: mqtt.Client, ca_file: Path, certificate: Path | None, key: Path | None) -> None:
+    files = [path for path in (ca_file, certificate, key) if path is not None]
+    for path in files:
+        path.open("rb").close()  # ssl's own error does not name the file
+    try:
+        client.tls_set(str(ca_file), str(certificate) if certificate else None, str(key) if key else None)
+    except ssl.SSLError as error:
+        names = ", ".join(map(str, files))
+        raise OSError(error.errno, f"no usable PEM ({error.reason})", names) from None
 
 
 def _set_nodelay(_client: mqtt.Client, _user: Any, connection: Any) -> None:
