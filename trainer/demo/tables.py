@@ -10,7 +10,6 @@ from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.protocol.manifest import Student
 from trainer.run_directory import read_json
 
-
 PARTS = ("student", "queue", "transport", "merge", "total")
 
 
