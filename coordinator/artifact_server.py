@@ -4,8 +4,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
+from coordinator.extension import CoordinatorExtension
 from edge_agent.protocol.chunks import CHUNK_BYTES, chunk_count, chunk_length, encode_chunk
-from edge_agent.protocol.link import Extension, Link, Message, Outgoing
+from edge_agent.protocol.link import Link, Message, Outgoing
 from edge_agent.protocol.update_messages import ChunkRequest, decode_update
 from edge_agent.protocol.update_topics import UpdateTopics
 
@@ -24,7 +25,7 @@ class ArtifactFile(Protocol):
         ...
 
 
-class ArtifactServer(Extension):
+class ArtifactServer(CoordinatorExtension):
     """`find` gives the file of a sha256, or None: nothing else is ever sent."""
 
     def __init__(

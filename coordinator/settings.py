@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from coordinator.web.settings import DashboardSettings
+from edge_agent.console.update_settings import UpdateSettings
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.topics import check_id
 
@@ -36,7 +37,7 @@ class ClientSettings(BaseModel):
 class CoordinatorSettings(ClientSettings):
     """What a coordinator answers, and how long it waits."""
 
-    deployment: Path = Field(description="deployment directory: manifest.json and its files")
+    deployment: Path | None = Field(default=None, description="deployment directory: manifest.json and its files")
     sources: tuple[Annotated[str, AfterValidator(_source_id)], ...] = Field(
         default=("+",), description="sources to answer, or + for all; no two coordinators may share one"
     )
@@ -59,6 +60,13 @@ class CoordinatorSettings(ClientSettings):
     requests: bool = Field(default=True, description="answer request/classify; one coordinator of a site does")
     journal: Path | None = Field(
         default=None, description="file of frames in flight, so that a killed coordinator answers them when it is back"
+    )
+    updates: UpdateSettings = UpdateSettings()
+    artifact_bytes_per_s: float = Field(
+        default=1_000_000, ge=10_000, le=1e9, description="rate at which devices are sent new artifacts"
+    )
+    trial_s: float = Field(
+        default=3.0, ge=0, le=3600, description="seconds that all students must answer before an update is final"
     )
     telemetry_s: float = Field(default=5.0, gt=0, le=3600, description="seconds between telemetry messages")
     log_format: Literal["text", "json"] = Field(default="text", description="text or JSON lines")

@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable
 
 from coordinator.app import CoordinatorApp
+from coordinator.deployment_shelf import DeploymentShelf
 from coordinator.frame_journal import FrameJournal
 from coordinator.requests import ClassifyRequests
 from coordinator.self_report import SelfReport
 from coordinator.settings import CoordinatorSettings
 from coordinator.steering import Steering
+from coordinator.updates_wiring import add_updates
 from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.console.worker import Worker
 from edge_agent.protocol.head import MergeHead
@@ -22,15 +24,24 @@ def build_coordinator(
     head: MergeHead,
     link: Link | None = None,
     clock: Callable[[], float] = time.monotonic,
+    shelf: DeploymentShelf | None = None,
 ) -> CoordinatorApp:
     """A coordinator ready to run, with the parts that its settings ask for."""
     app = CoordinatorApp(settings, deployment, head, link, clock)
     if settings.journal is not None:
         app.extend(_journal(app))
+    steering = None
     if settings.assign:
         steering = Steering(app.roster, app.topics, app.publish, clock, settings.away_s, settings.deadline_ms / 1000)
         steering.use(deployment.id, deployment.manifest)
         app.extend(steering)
+    if shelf is not None:
+
+        def settled(active: DeploymentDirectory) -> None:
+            if steering is not None:
+                steering.use(active.id, active.manifest)
+
+        add_updates(app, shelf, settled)
     if settings.requests:
         app.extend(_requests(app))
     topic = app.topics.coordinator(settings.coordinator, "telemetry")

@@ -46,7 +46,7 @@ def open_active(
         except UserError as error:
             trouble = str(error)
             _log.error("deployment %s can't be opened: %s", active, error)
-            store.lose(trouble)
+            store.lose()
     return None, [], trouble
 
 

@@ -80,7 +80,7 @@ class ModelStore:
         return reason
 
     def lose(self) -> None:
-        """The active deployment can't be opened any more: back to the last good one, or to none. It may be fetched again."""
+        """The active deployment can't be opened any more: back to the last good one, or to none until it is fetched."""
         good = self.record.previous
         self._change(active=good, previous="", proven=True, starts=0)
         self.disk.keep({good})

@@ -124,12 +124,15 @@ class ChunkRequest(_Update):
 
 
 class DeployRequest(_Update):
-    """`request/deploy`: fetch this deployment from `server`, then bring it to the site."""
+    """`request/deploy`: fetch this deployment from `server`, then bring it to the site.
+
+    Without a manifest it is a rollback to a deployment that the coordinator has kept.
+    """
 
     transaction: Id
     server: Id
-    manifest: SignedContent
-    rollback: SignedContent | None = Field(default=None, description="makes it a rollback to a kept deployment")
+    manifest: SignedContent | None = None
+    rollback: SignedContent | None = Field(default=None, description="a signed RollbackOrder")
     canaries: tuple[Id, ...] = Field(default=(), max_length=1024)
     canary_frames: int = Field(default=100, ge=1, le=1_000_000, description="frames to compare")
     min_agreement: float = Field(default=0.9, ge=0, le=1, description="share of frames with the same class")
