@@ -95,7 +95,7 @@ def read_facts(path: Path) -> RunFacts:
         if isinstance(history, list) and history and all(isinstance(entry, dict) for entry in history):
             facts.histories[stage] = history
     facts.manifest = _object(path / "export" / "manifest.json")
-    facts.evaluation = _object(path / "evaluation.json")
+    facts.evaluation = _evaluation(path / "evaluation.json")
     facts.classes = tuple(map(str, (facts.manifest or {}).get("classes", ())))
     if facts.evaluation is None:
         facts.gaps.append(f"The students have not been evaluated: nonn-trainer evaluate --out {path}")
@@ -116,6 +116,17 @@ def _read_partition(facts: RunFacts) -> None:
         facts.gaps.append("The filter graph and the partition differ in size: run the stage partition again.")
         return
     facts.matrix, facts.activity = matrix, activity
+
+
+def _evaluation(path: Path) -> dict[str, Any] | None:
+    """The evaluation if it is one that this version understands."""
+    content = _object(path)
+    try:
+        if content is not None:
+            evaluated_scores(content)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return content
 
 
 def _history_so_far(checkpoint: Path) -> Any:

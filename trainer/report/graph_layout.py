@@ -1,4 +1,4 @@
-"""Places for the nodes of a dense filter graph, readable at 512 nodes: each student's filters form one island."""
+"""Places for the nodes of a dense filter graph, readable at 512 nodes: students that are communities form islands."""
 
 import math
 
@@ -63,8 +63,8 @@ def _centres(student_of: NDArray[np.intp]) -> NDArray[np.float64]:
 
 
 def _links(weights: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    degrees = np.maximum(weights.sum(axis=1), np.finfo(float).tiny)
-    relative = weights / np.sqrt(np.outer(degrees, degrees))
+    roots = np.sqrt(np.maximum(weights.sum(axis=1), np.finfo(float).tiny))
+    relative = weights / roots[:, None] / roots[None, :]
     pairs = strongest_links(relative, NEIGHBOURS)
     pull = relative[pairs[:, 0], pairs[:, 1]]
     return pairs, 2.0 * pull / pull.max() if len(pull) else pull

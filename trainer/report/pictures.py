@@ -2,6 +2,7 @@
 
 import base64
 import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,6 @@ def validation_activations(folder: Path) -> NDArray[np.float32] | None:
         try:
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
                 parts.append(arrays["activities"].astype(np.float32))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
     return np.concatenate(parts) if parts else None

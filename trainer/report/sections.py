@@ -188,8 +188,8 @@ def _charts(title: str, history: list[dict[str, float]]) -> list[str]:
 def _spoken(name: str, title: str) -> str:
     """A history's key in words.
 
-    >>> _spoken("val_accuracy", "Students"), _spoken("val_accuracy_without_1", "Students"), _spoken("label_loss", "Teacher")
-    ('all students', 'without student 1', 'label loss')
+    >>> [_spoken(name, "Students") for name in ("val_accuracy", "val_accuracy_without_1", "label_loss")]
+    ['all students', 'without student 1', 'label loss']
     """
     if name == "val_accuracy":
         return "all students" if title == "Students" else title.lower()
