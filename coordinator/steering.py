@@ -41,6 +41,7 @@ class Steering(CoordinatorExtension):
         self._deployment = ""
         self._artifact_bytes: Assignment = ()
         self._assignments: dict[str, NodeAssignment] = {}
+        self._kept: set[str] = set()  # assignments that the broker keeps, as seen or sent since the last connect
         self._decide_at: float | None = None
 
     def use(self, deployment: str, manifest: Manifest) -> None:
@@ -55,7 +56,8 @@ class Steering(CoordinatorExtension):
         return [(self._topics.node("+", "assignment"), 1), (self._topics.request("assign"), 1)]
 
     def connected(self) -> None:
-        """Decide when the retained state is in."""
+        """Decide when the retained state is in; a broker may have forgotten everything."""
+        self._kept.clear()
         self._decide_at = self._clock() + SETTLE_S
 
     def receive(self, message: Message) -> bool:
@@ -67,6 +69,7 @@ class Steering(CoordinatorExtension):
         if not message.topic.endswith("/assignment"):
             return False
         device, _ = self._topics.parse_leaf(message.topic, "node")
+        self._kept.add(device)
         if not message.payload:
             self._assignments.pop(device, None)
         elif device in self._assignments or len(self._assignments) < MAX_ASSIGNMENTS:
@@ -86,6 +89,8 @@ class Steering(CoordinatorExtension):
             if given is None or (given.by == "auto" and given.students != students):
                 _log.info("%s runs students %s", device, ", ".join(map(str, students)) or "none")
                 self._give(device, NodeAssignment(students=students))
+            elif device not in self._kept:
+                self._give(device, given)
 
     def _candidate(self, device: Device, now: float) -> Candidate:
         info, telemetry = device.info, device.telemetry
@@ -93,7 +98,7 @@ class Steering(CoordinatorExtension):
             raise ValueError(f"{device.name} has not said what it is")
         given = self._assignments.get(device.name)
         refused = info.refused or ()
-        assigned = tuple(s for s in given.students if s not in refused) if given else ()
+        assigned = given.students if given else device.students
         current = info.deployment == self._deployment
         room = room_of(info, telemetry, max(self._artifact_bytes), self._deadline_s, info.max_students or 1)
         return Candidate(
@@ -101,7 +106,7 @@ class Steering(CoordinatorExtension):
             online=device.online,
             away_s=0.0 if device.online else max(0.0, now - device.offline_since_s),
             auto=bool(info.auto),
-            assigned=assigned,
+            assigned=tuple(s for s in assigned if s not in refused),
             running=device.students if current else (),
             room=0 if refused else room,  # what it could not load once is not tried again before its restart
             speed_ms=(telemetry.student_ms_p50 if telemetry else None) or 0.0,
@@ -131,6 +136,7 @@ class Steering(CoordinatorExtension):
 
     def _give(self, device: str, assignment: NodeAssignment) -> None:
         self._assignments[device] = assignment
+        self._kept.add(device)
         self._publish(Outgoing(self._topics.node(device, "assignment"), assignment.encode(), qos=1, retain=True))
 
 
