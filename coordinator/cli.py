@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sending_flags(classify, window=1)
     add_setting_flags(classify, ClientSettings)
     classify.set_defaults(job=_classify)
-    for part in (assign_command, status_view, doctor):
+    for part in (assign_command, status_view, doctor, home_assistant):
         part.add_command(commands)
     add_deploy_commands(commands)
     return parser

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coordinator.extension import CoordinatorExtension
 from coordinator.feature_merger import FrameMerged
+from coordinator.source_names import metric_label
 from coordinator.web.snapshot import Snapshot
 from edge_agent import __version__
 from edge_agent.console.exposition import Counter, Gauge, Histogram, Metric, render
@@ -45,16 +46,18 @@ class CoordinatorMetrics(CoordinatorExtension):
 
     def on_frame(self, source: str, frame: FrameMessage, now: float) -> None:  # noqa: ARG002
         """Count a frame."""
-        self.frames.add(source)
-        self.frame_bytes.add(source, amount=frame.image.nbytes)
+        label = metric_label(source)
+        self.frames.add(label)
+        self.frame_bytes.add(label, amount=frame.image.nbytes)
 
     def on_prediction(self, prediction: PredictionMessage, merged: FrameMerged | None, now: float) -> None:  # noqa: ARG002
         """Count an answer and its times."""
-        self.answers.add(prediction.source, prediction.result)
+        label = metric_label(prediction.source)
+        self.answers.add(label, prediction.result)
         for student in prediction.missing:
             self.missing.add(str(student))
         split = prediction.latency_ms
-        self.duration.observe(prediction.source, number=split.total / 1000)
+        self.duration.observe(label, number=split.total / 1000)
         for part in PARTS:
             self.parts.observe(part, number=getattr(split, part) / 1000)
         for student, contribution in (merged.contributions if merged else {}).items():

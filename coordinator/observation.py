@@ -5,19 +5,31 @@ from contextlib import contextmanager
 
 from coordinator.accuracy import LabelBook
 from coordinator.app import CoordinatorApp
+from coordinator.deployment_shelf import DeploymentShelf, open_head
+from coordinator.home_assistant import HomeAssistant
+from coordinator.home_assistant_entities import Site
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.live_feed import LiveFeed
 from coordinator.web.snapshot import ShownDeployment, Snapshot
+from edge_agent import __version__
+from edge_agent.console.exit_codes import UserError
+from edge_agent.console.worker import Worker
 from edge_agent.protocol.head import MergeHead
+
+KEPT_DEPLOYMENTS = 4  # two are in use during a switch
 
 
 @contextmanager
-def observed(app: CoordinatorApp, head: MergeHead) -> "Iterator[Observation | None]":
-    """Dashboard and metrics around a run of the coordinator, if its settings name a port."""
+def observed(
+    app: CoordinatorApp, head: MergeHead, shelf: DeploymentShelf | None = None
+) -> "Iterator[Observation | None]":
+    """Home Assistant, dashboard and metrics around a run of the coordinator, as its settings ask for them."""
+    if app.settings.home_assistant.enabled:
+        app.extend(_home_assistant(app))
     if app.settings.dashboard.port is None:
         yield None
         return
-    observation = Observation(app, head)
+    observation = Observation(app, head, shelf)
     observation.server.start()
     try:
         yield observation
@@ -25,21 +37,30 @@ def observed(app: CoordinatorApp, head: MergeHead) -> "Iterator[Observation | No
         observation.server.stop()
 
 
+def _home_assistant(app: CoordinatorApp) -> HomeAssistant:
+    settings = app.settings
+    worker = Worker("pictures")
+    app.watch(worker.ready_fd)
+    site = Site(app.topics, settings.coordinator, settings.home_assistant.prefix, __version__)
+    return HomeAssistant(site, app.roster, app.publish, settings.home_assistant.picture_s, worker)
+
+
 class Observation:
     """Metrics, labels and web server of one coordinator."""
 
-    def __init__(self, app: CoordinatorApp, head: MergeHead) -> None:
+    def __init__(self, app: CoordinatorApp, head: MergeHead, shelf: DeploymentShelf | None) -> None:
         # The web stack costs 20 MB and half a second: only coordinators that serve pages load it.
         from coordinator.web.server import WebServer
 
         settings = app.settings
         self._latest: Snapshot | None = None
+        self._shelf = shelf
         self._deployments = {app.deployment.id: ShownDeployment(app.deployment.id, app.deployment.manifest, head)}
         metrics = CoordinatorMetrics(
             settings.site, settings.coordinator, lambda: app.counts, lambda: self._latest, self._name_of
         )
         labels = LabelBook(app.topics)
-        self.server = WebServer(settings, self._deployments.get, metrics.text)
+        self.server = WebServer(settings, self._find, metrics.text)
         feed = LiveFeed(
             app.topics,
             app.roster,
@@ -52,17 +73,24 @@ class Observation:
         for extension in (metrics, labels, feed):
             app.extend(extension)
 
-    def use(self, deployment: ShownDeployment) -> None:
-        """Know another deployment, before its first answer."""
-        # Two are in use during a switch; older ones have no answers left to explain.
-        while len(self._deployments) >= 4:
-            self._deployments.pop(next(iter(self._deployments)))
-        self._deployments[deployment.id] = deployment
-
     def _offer(self, snapshot: Snapshot) -> None:
         self._latest = snapshot
         self.server.offer(snapshot)
 
-    def _name_of(self, deployment: str) -> str:
+    def _find(self, deployment: str) -> ShownDeployment | None:
+        """A deployment of answers: the first one, or one that an update brought. In the web server's thread."""
         shown = self._deployments.get(deployment)
+        if shown is None and self._shelf is not None:
+            try:
+                directory = self._shelf.disk.open(deployment)
+                shown = ShownDeployment(deployment, directory.manifest, open_head(directory))
+            except UserError:
+                return None  # dropped meanwhile; its last answers are shown without explanation
+            while len(self._deployments) >= KEPT_DEPLOYMENTS:
+                self._deployments.pop(next(iter(self._deployments)))
+            self._deployments[deployment] = shown
+        return shown
+
+    def _name_of(self, deployment: str) -> str:
+        shown = self._find(deployment)
         return shown.manifest.name if shown else ""

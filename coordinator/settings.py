@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from coordinator.home_assistant_settings import HomeAssistantSettings
 from coordinator.web.settings import DashboardSettings
 from edge_agent.console.update_settings import UpdateSettings
 from edge_agent.protocol.broker import BrokerSettings
@@ -72,3 +73,4 @@ class CoordinatorSettings(ClientSettings):
     log_format: Literal["text", "json"] = Field(default="text", description="text or JSON lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     dashboard: DashboardSettings = DashboardSettings()
+    home_assistant: HomeAssistantSettings = HomeAssistantSettings()

@@ -13,6 +13,7 @@ from coordinator.accuracy import LabelBook
 from coordinator.extension import CoordinatorExtension
 from coordinator.feature_merger import FrameMerged
 from coordinator.roster import Roster
+from coordinator.source_names import is_passing
 from coordinator.update_view import UpdateView, decode_update_view
 from coordinator.web.snapshot import Sighting, Snapshot, SourceSnapshot
 from edge_agent.protocol.frame_message import FrameMessage
@@ -26,6 +27,7 @@ MAX_SOURCES = 64  # a page with more cards helps nobody; the longest silent one 
 MAX_UPDATES = 1024
 KEPT_ANSWERS = 2048  # of one source: the rates of ten seconds at 200 frames/s
 CANDIDATE_PATIENCE_S = 5.0
+PASSING_S = 60.0
 # Clocks of source and coordinator that differ by more than this tell nothing about the way between them.
 BELIEVABLE_CAPTURE_MS = (0.0, 10_000.0)
 
@@ -37,6 +39,7 @@ class _Source:
     candidate_capture_ms: float | None = None
     next_picture_s: float = 0.0
     last: Sighting | None = None
+    seen_s: float = 0.0
     last_s: float = 0.0
     answers: deque[tuple[float, str, float]] = field(default_factory=lambda: deque(maxlen=KEPT_ANSWERS))
 
@@ -82,6 +85,7 @@ class LiveFeed(CoordinatorExtension):
         entry = self._sources.get(source)
         if entry is None:
             entry = self._admit(source)
+        entry.seen_s = now
         free = entry.candidate is None or now - entry.candidate_since_s > CANDIDATE_PATIENCE_S
         if free and now >= entry.next_picture_s:
             entry.candidate, entry.candidate_since_s = frame, now
@@ -114,6 +118,7 @@ class LiveFeed(CoordinatorExtension):
 
     def _snapshot(self, now: float) -> Snapshot:
         self._serial += 1
+        self._forget_passing(now)
         return Snapshot(
             self._serial,
             now,
@@ -126,6 +131,11 @@ class LiveFeed(CoordinatorExtension):
 
     def _source(self, name: str, entry: _Source, now: float) -> SourceSnapshot:
         return SourceSnapshot(name, entry.last, now - entry.last_s, tuple(entry.answers), *self._labels.score(name))
+
+    def _forget_passing(self, now: float) -> None:
+        """Sources of one command call go when they are silent; cameras stay, and are shown as silent."""
+        for name in [n for n, entry in self._sources.items() if is_passing(n) and now - entry.seen_s > PASSING_S]:
+            del self._sources[name]
 
     def _admit(self, source: str) -> _Source:
         if len(self._sources) >= MAX_SOURCES:
