@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from coordinator import assign_command, doctor, status_view
+    from coordinator import assign_command, doctor, home_assistant, status_view
     from coordinator.settings import ClientSettings, CoordinatorSettings
 
     parser = ProgramParser("nonn-coordinator", __doc__, EPILOG)
