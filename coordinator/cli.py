@@ -159,6 +159,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     client = FrameClient(settings, arguments.source)
     try:
         info = client.wait_for_site(arguments.wait, not arguments.allow_missing)
+        if arguments.tell_labels:
+            client.labels = [image.class_name for image in images.images]
         report, answers = evaluate(client, info, images, arguments.window, arguments.rate)
     finally:
         client.close()

@@ -3,12 +3,13 @@
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.accuracy import FrameLabel
 from coordinator.roster import Roster
 from coordinator.settings import ClientSettings
 from edge_agent.console.exit_codes import ExitCode, UserError
@@ -51,6 +52,7 @@ class FrameClient:
         self._next_id = time.time_ns() // 1000
         self.wire_bytes: dict[str, list[int]] = {"frame": [], "features": [], "prediction": []}
         self.repeated_answers = 0
+        self.labels: Sequence[str] = ()  # the images' true classes, if dashboards shall know them
         self._limited = LimitedLog(_log)
         self._link = MqttLink(
             settings.broker,
@@ -99,7 +101,7 @@ class FrameClient:
                 if item is None:
                     exhausted = True
                     break
-                waiting[self._send(item[1])] = (item[0], time.monotonic())
+                waiting[self._send(*item)] = (item[0], time.monotonic())
                 next_send = max(next_send + 1 / frames_per_s, now - 1.0) if frames_per_s else now
             for event in self._link.poll(min(0.05, max(0.0, next_send - now)) if len(waiting) < window else 0.05):
                 self._take(event)
@@ -113,8 +115,11 @@ class FrameClient:
         """Leave the broker."""
         self._link.close()
 
-    def _send(self, image: NDArray[np.uint8]) -> int:
+    def _send(self, index: int, image: NDArray[np.uint8]) -> int:
         frame_id, self._next_id = self._next_id, self._next_id + 1
+        if self.labels:
+            label = FrameLabel(frame_id=frame_id, class_name=self.labels[index])
+            self._link.publish(Outgoing(f"{self._topics.root}/label/{self.source}", label.encode()))
         payload = encode_frame(FrameMessage(frame_id, time.time_ns() // 1000, image))
         self.wire_bytes["frame"].append(len(payload))
         self._link.publish(Outgoing(self._topics.frame(self.source), payload, expiry_s=2))
