@@ -37,6 +37,7 @@ class BootTestOptions:
     timeout_s: float
     frames: int
     power_cut: bool
+    niceness: int = 10
 
 
 @dataclass
@@ -121,7 +122,7 @@ def _run_boots(
     kernel = take_kernel(card, work)
     session = 0
     for start in ("first", "second") if options.power_cut else ("first",):
-        command = qemu_command(options.machine, kernel, card, work / f"serial-{start}.log")
+        command = qemu_command(options.machine, kernel, card, work / f"serial-{start}.log", options.niceness)
         with RunningMachine(command, work / f"qemu-{start}.log") as machine:
             birth = observer.wait_for_birth(session, machine.started_s + options.timeout_s)
             if birth is None:

@@ -101,14 +101,18 @@ def _settle_times(spec: ImageSpec, file: Path, environment: dict[str, str]) -> N
     summary = programs.run(["debugfs", "-R", "stats -h", file], environment=environment)
     fields = dict(line.split(":", 1) for line in summary.splitlines() if ":" in line)
     used = int(fields["Inode count"]) - int(fields["Free inodes"])
-    fields_to_set = dict.fromkeys(("ctime", "atime", "crtime"), f"@{spec.source_date_epoch:x}")
+    fields_to_set = dict.fromkeys(("ctime", "atime", "crtime"), f"@{spec.source_date_epoch}")
     fields_to_set |= dict.fromkeys(("ctime_extra", "atime_extra", "mtime_extra", "crtime_extra"), "0")
     lines = [
         f"set_inode_field <{inode}> {field} {value}"
         for inode in [2, *range(FIRST_FREE_INODE, used + 1)]
         for field, value in fields_to_set.items()
     ]
-    programs.run(["debugfs", "-w", "-f", "-", file], stdin="\n".join(lines) + "\n", environment=environment)
+    said = programs.run(["debugfs", "-w", "-f", "-", file], stdin="\n".join(lines) + "\n", environment=environment)
+    # debugfs ends with 0 whatever happens; a refused command is a line without its prompt.
+    refused = [line for line in said.splitlines() if line and not line.startswith("debugfs")]
+    if refused:
+        raise UserError(f"debugfs: {refused[0]}", ExitCode.INTERNAL)
 
 
 def write_disk(spec: ImageSpec, parts: list[tuple[str, int, Path]], disk: Path) -> None:

@@ -14,7 +14,6 @@ from firmware_images.spec import DEVICE_TREES
 
 # Drivers that upset QEMU's Pi: cdc_subset takes the USB network away, the others wait for hardware that is not there.
 RASPI3B_BLACKLIST = "cdc_subset,vc4,snd_bcm2835,bcm2835_v4l2,hci_uart,brcmfmac,raspberrypi_cpufreq"
-NICENESS = "10"
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ def take_kernel(card: Path, folder: Path) -> Kernel:
     return Kernel(take("vmlinuz-"), take("initrd.img-"), take(DEVICE_TREES["pi3"]), command_line)
 
 
-def qemu_command(machine: str, kernel: Kernel, card: Path, serial_log: Path, extra: str = "") -> list[str]:
+def qemu_command(machine: str, kernel: Kernel, card: Path, serial_log: Path, niceness: int = 10) -> list[str]:
     """Return QEMU's command line; it starts with the clock in 1970, as a Pi does."""
     words = kernel.command_line.split()
     # QEMU resets at the first write to the Pi's watchdog; on hardware it stays on.
-    added = ["systemd.watchdog_sec=0", *extra.split()]
+    added = ["systemd.watchdog_sec=0"]
     if machine == "raspi3b":
         # The serial console is the second port: Bluetooth has the first.
         specific = ["-M", "raspi3b", "-dtb", str(kernel.device_tree), "-drive", f"if=sd,format=raw,file={card}"]
@@ -61,7 +60,7 @@ def qemu_command(machine: str, kernel: Kernel, card: Path, serial_log: Path, ext
         specific += ["-device", "virtio-net-device,netdev=n0", "-device", "virtio-rng-device"]
         specific += ["-rtc", "base=1970-01-01T00:00:00,clock=vm"]
     return [
-        "nice", "-n", NICENESS, "qemu-system-aarch64", *specific,
+        "nice", "-n", str(niceness), "qemu-system-aarch64", *specific,
         "-kernel", str(kernel.kernel), "-initrd", str(kernel.initramfs), "-append", " ".join([*words, *added]),
         "-netdev", "user,id=n0", "-serial", f"file:{serial_log}", "-display", "none", "-monitor", "none", "-no-reboot",
     ]  # fmt: skip

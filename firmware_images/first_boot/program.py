@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edge_agent.console.exit_codes import ExitCode
 from firmware_images.first_boot.card_deployment import DeploymentProblemError, install_card_deployment
-from firmware_images.first_boot.certificate_dates import validity
-from firmware_images.first_boot.device_files import AUTHORIZED_KEYS, DEVICE_CERTIFICATE
+from firmware_images.first_boot.clock import earliest_time
+from firmware_images.first_boot.device_files import AUTHORIZED_KEYS
 from firmware_images.first_boot.growth import GrowthError, grow_data
 from firmware_images.first_boot.provision import DeviceFolders, Outcome, apply_card, refuse, utc
 
@@ -64,14 +64,11 @@ def _prepare(folders: DeviceFolders) -> int:
 
 
 def raise_clock() -> None:
-    """Set the clock to when our certificate starts, if it shows an earlier time: a Pi has no battery for its clock."""
-    try:
-        earliest, _ = validity((ROOT / DEVICE_CERTIFICATE).read_text())
-    except (FileNotFoundError, ValueError):
-        return
+    """Set the clock to the earliest time that it can be, if it shows one before that."""
+    earliest = earliest_time(ROOT)
     if time.time() < earliest.timestamp():
-        time.clock_settime(time.CLOCK_REALTIME, earliest.timestamp() + 1)
-        say(f"clock set to {earliest:%Y-%m-%d %H:%M} UTC, when the certificate starts")
+        time.clock_settime(time.CLOCK_REALTIME, earliest.timestamp())
+        say(f"clock set to {earliest:%Y-%m-%d %H:%M} UTC, the earliest it can be")
 
 
 def make_host_key() -> None:
