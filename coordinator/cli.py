@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument(
         "--rate", type=_positive_number, metavar="FPS", help="frames per second [as fast as answers come]"
     )
+    evaluation.add_argument(
+        "--tell-labels", action="store_true", help="publish the true classes, so that dashboard and metrics count"
+    )
     _add_sending_flags(evaluation, window=4)
     add_setting_flags(evaluation, ClientSettings)
     evaluation.set_defaults(job=_evaluate)
