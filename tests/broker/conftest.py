@@ -21,7 +21,7 @@ from edge_agent.protocol.mqtt_link import Connected, Message, MqttLink, Outgoing
 from edge_agent.protocol.topics import SiteTopics
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-PATIENCE_S = 20.0  # for things that take 0.1 s on an idle machine
+PATIENCE_S = 45.0  # for things that take 0.1 s on an idle machine
 # As root, mosquitto would give up its rights and then not read our folders.
 OWN_RIGHTS = "user root\n" if os.geteuid() == 0 else ""
 HERE = Path(__file__).resolve().parent
@@ -118,7 +118,8 @@ class Watcher:
     def __init__(self, port: int, site: str, protocol: str = "auto") -> None:
         self.topics = SiteTopics(site)
         self.messages: list[Message] = []
-        settings = BrokerSettings.model_validate({"port": port, "protocol": protocol})
+        # It is not polled while a test waits for a program, which takes long on a busy machine.
+        settings = BrokerSettings.model_validate({"port": port, "protocol": protocol, "keepalive_s": 300})
         self.link = MqttLink(settings, f"watcher-{secrets.token_hex(4)}", [(f"{self.topics.root}/#", 1)])
         self.connections: list[Connected] = []
         self.until(lambda: bool(self.connections), "watcher connected")

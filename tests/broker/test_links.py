@@ -16,7 +16,7 @@ import pytest
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.mqtt_link import Connected, Disconnected, Event, Message, MqttLink, Outgoing
 
-PATIENCE_S = 20.0
+PATIENCE_S = 45.0
 
 
 def settings(port: int, **more: Any) -> BrokerSettings:
