@@ -17,7 +17,7 @@ from edge_agent.protocol.errors import ManifestError
 from edge_agent.protocol.topics import check_id
 
 EPILOG = """examples:
-  nonn-coordinator run --deployment docs/examples/cifar10-wrn-16-1
+  nonn-coordinator run --deployment docs/examples/cifar10-2x-wrn-16-1
   nonn-coordinator evaluate --dataset cifar10.zip --out answers.json
   nonn-coordinator classify cat.jpg dog.png --broker-host broker.local
   nonn-coordinator status

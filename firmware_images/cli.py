@@ -13,7 +13,7 @@ from firmware_images.spec import DEFAULT_SPEC
 EPILOG = """examples:
   nonn-image build --output dist
   nonn-image check dist/nonn-edge.img.zst
-  nonn-image boot-test dist/nonn-edge.img --machine virt --deployment docs/examples/cifar10-wrn-16-1
+  nonn-image boot-test dist/nonn-edge.img --machine virt --deployment docs/examples/cifar10-2x-wrn-16-1
   nonn-image imager-manifest dist --url https://downloads.example.org/nonn-edge
   nonn-image flash dist/nonn-edge.img.zst /dev/sdX --settings pi-kitchen.toml
 
