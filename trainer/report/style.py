@@ -51,6 +51,7 @@ button.key{font:inherit;font-size:.92rem;color:inherit;background:none;border:1p
 padding:5px 12px;cursor:pointer;min-height:36px}
 button.key[aria-pressed=true]{border-color:var(--ink);box-shadow:inset 0 0 0 1px var(--ink)}
 button.key:focus-visible{outline:2px solid #3b82d8;outline-offset:2px}
+.bars+.note{margin-top:10px}
 .reading{font-size:.88rem;color:var(--soft);margin:2px 0 0;min-height:1.5em;font-variant-numeric:tabular-nums}
 #graph{max-height:82vh;margin:10px auto 6px}
 .link{fill:none;stroke:var(--link);stroke-width:1;opacity:.34}
@@ -77,7 +78,7 @@ ul{margin:6px 0 0;padding-left:20px}
 .tile b{font-size:1.25rem}
 .tiles{grid-template-columns:repeat(2,minmax(0,1fr));gap:8px}.hub{font-size:22px}
 .liked{grid-template-columns:repeat(6,1fr);gap:5px}
-.liked figcaption{font-size:.62rem}}
+.liked figcaption{font-size:.58rem}}
 @media print{body{background:#fff}.card,.tile{break-inside:avoid}}
 """
 
