@@ -2,7 +2,7 @@
 import { colourOf, h } from "./dom.js";
 
 const GOLDEN_ANGLE = Math.PI * (3 - Math.sqrt(5));
-const WIDTH = 600;
+const WIDTH = 400;
 let drawn = "";
 
 export function showGraph(svg, legend, text, deployment, devices) {

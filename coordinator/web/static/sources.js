@@ -113,5 +113,5 @@ function withoutText(row, last, changes) {
   if (row.missing || !last.class_name) return "–";
   if (!row.without) return "none";
   const [name, share] = row.without;
-  return `${changes ? "→ " : ""}${name} ${percent(share)}`;
+  return `${changes ? "→ " : ""}${name} · ${percent(share)}`;
 }
