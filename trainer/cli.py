@@ -85,6 +85,10 @@ def _add(commands: Any, name: str, text: str, job: Any, epilog: str) -> None:
         "--fit", metavar="LIMITS", help="refuse to train what does not fit: memory=500KB,macs=30M,power=2W"
     )
     parser.add_argument("--device", default="pi3b+", metavar="BOARD", help="pi3b+, pi4, pi5 or pi-zero-2w [pi3b+]")
+    parser.add_argument(
+        "--distribute", choices=("none", "mirrored", "multiworker"), default="none",
+        help="train the students on all GPUs, or on the machines of TF_CONFIG (docs/training.md) [none]",
+    )  # fmt: skip
     add_run_flags(parser)
     parser.set_defaults(job=job)
 
@@ -108,6 +112,8 @@ def _run_stages(arguments: argparse.Namespace) -> None:
     run = RunDirectory.open(arguments.out, given_settings(arguments))
     context = RunContext(run, arguments.threads)
     quiet_tensorflow(*_thread_plan(run, arguments.threads))
+    if arguments.distribute != "none":
+        context.strategy = importlib.import_module("trainer.distribution").open_strategy(arguments.distribute)
     fit = importlib.import_module("trainer.fit_command") if arguments.fit else None
     if fit is not None and not (run.path / "distill" / "stage.json").exists():
         fit.check_run(context, fit.FitRequest(arguments.fit, arguments.device))

@@ -13,6 +13,7 @@ from trainer.augmentation import AugmentedViews
 from trainer.batches import pass_order
 from trainer.configuration import RunConfiguration
 from trainer.datasets import Split
+from trainer.distribution import share
 from trainer.losses import imitation_loss, label_loss, one_cycle, transfer_loss
 from trainer.sgd import NesterovSgd
 from trainer.teacher_outputs import Outputs
@@ -71,15 +72,25 @@ def draw_present(rng: np.random.Generator, images: int, students: int, failout: 
     return present.astype(np.float32)
 
 
-class DistillationStep:
-    """Forward, loss, backward, update; compiled once per image size."""
+def partition_energies(activities: NDArray[np.float32], partitions: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """E|a|^2 over a batch for each partition. activities: (batch, filters) -> (K,), float32."""
+    squares = np.square(activities, dtype=np.float32).mean(axis=0)
+    return np.array([squares[list(part)].sum() for part in partitions], np.float32)
 
-    def __init__(self, joint: Any, partitions: Sequence[Sequence[int]], settings: RunConfiguration) -> None:
+
+class DistillationStep:
+    """Forward, loss, backward, update; compiled once per image size. To be made in the scope of `strategy`."""
+
+    def __init__(
+        self, joint: Any, partitions: Sequence[Sequence[int]], settings: RunConfiguration, strategy: Any = None
+    ) -> None:
         self._features = keras.Model(joint.input, joint.outputs[1:])
         self._head = joint.get_layer("head")
         self._joint = joint
+        self._filters = partitions
         self._partitions = [tf.constant(part, tf.int32) for part in partitions]
         self._settings = settings
+        self._strategy = strategy or tf.distribute.get_strategy()
         self._optimizer = NesterovSgd(joint.trainable_variables, settings.weight_decay)
         self._compiled = tf.function(self._update, reduce_retracing=True)
 
@@ -89,16 +100,38 @@ class DistillationStep:
         return [*self._joint.variables, *self._optimizer.variables]
 
     def __call__(self, batch: Batch, step: int, steps_per_pass: int) -> dict[str, Any]:
-        """Take one step; returns its losses as tensors."""
+        """Take one step on a global batch; returns its losses as tensors."""
         settings = self._settings
         rate = one_cycle(step, steps_per_pass * settings.passes, settings.rate)
         small = step < steps_per_pass * settings.small_passes
         size = tuple(round(side * SMALL_SIZE) for side in batch.pixels.shape[1:3]) if small else None
-        tensors = (batch.pixels, batch.labels, batch.activities, batch.logits, batch.present)
-        result: dict[str, Any] = self._compiled(*map(tf.constant, tensors), tf.constant(rate, tf.float32), size)
+        parts = share(self._strategy, (batch.pixels, batch.labels, batch.activities, batch.logits, batch.present))
+        energies = tf.constant(partition_energies(batch.activities, self._filters))
+        result: dict[str, Any] = self._compiled(parts, energies, tf.constant(rate, tf.float32), size)
         return result
 
-    def losses(self, pixels: Any, labels: Any, activities: Any, logits: Any, present: Any) -> dict[str, Any]:
+    def _update(self, parts: tuple[Any, ...], energies: Any, rate: Any, size: tuple[int, int] | None) -> dict[str, Any]:
+        self._optimizer.set_rate(rate)
+        losses = self._strategy.run(self._replica_step, args=(*parts, energies, size))
+        mean = tf.distribute.ReduceOp.MEAN
+        return {name: self._strategy.reduce(mean, value, axis=None) for name, value in losses.items()}
+
+    def _replica_step(
+        self, pixels: Any, labels: Any, activities: Any, logits: Any, present: Any, energies: Any,
+        size: tuple[int, int] | None,
+    ) -> dict[str, Any]:  # fmt: skip
+        images = tf.cast(pixels, tf.float32)
+        if size is not None:
+            images = tf.image.resize(images, size, antialias=True)
+        with tf.GradientTape() as tape:
+            parts = self._losses(images, labels, activities, logits, present, energies)
+        gradients = tape.gradient(parts["loss"], self._joint.trainable_variables)
+        self._optimizer.apply(gradients, self._strategy.num_replicas_in_sync)
+        return parts
+
+    def _losses(
+        self, pixels: Any, labels: Any, activities: Any, logits: Any, present: Any, energies: Any
+    ) -> dict[str, Any]:
         """Loss and its parts, in training mode."""
         settings = self._settings
         features = self._features(pixels, training=True)
@@ -108,26 +141,13 @@ class DistillationStep:
         parts = {
             "label_loss": label_loss(labels, answers),
             "imitation_loss": imitation_loss(logits, answers, settings.temperature),
-            "transfer_loss": transfer_loss(activities, features, self._partitions),
+            "transfer_loss": transfer_loss(activities, features, self._partitions, energies),
         }
         parts["loss"] = (
             settings.label_weight * parts["label_loss"]
             + (1 - settings.label_weight) * parts["imitation_loss"]
             + settings.transfer_weight * parts["transfer_loss"]
         )
-        return parts
-
-    def _update(
-        self, pixels: Any, labels: Any, activities: Any, logits: Any, present: Any, rate: Any,
-        size: tuple[int, int] | None,
-    ) -> dict[str, Any]:  # fmt: skip
-        images = tf.cast(pixels, tf.float32)
-        if size is not None:
-            images = tf.image.resize(images, size, antialias=True)
-        with tf.GradientTape() as tape:
-            parts = self.losses(images, labels, activities, logits, present)
-        trainable = self._joint.trainable_variables
-        self._optimizer.apply(tape.gradient(parts["loss"], trainable), rate)
         return parts
 
 

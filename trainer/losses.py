@@ -21,18 +21,18 @@ def imitation_loss(teacher_logits: Any, logits: Any, temperature: float) -> Any:
     return temperature**2 * tf.reduce_mean(tf.reduce_sum(soft * log_ratio, axis=1))
 
 
-def transfer_loss(activities: Any, features: Sequence[Any], partitions: Sequence[Any]) -> Any:
+def transfer_loss(activities: Any, features: Sequence[Any], partitions: Sequence[Any], energies: Any) -> Any:
     """Mean over students of E|f - a|^2 / E|a|^2, a being the teacher's activities of the student's own filters.
 
-    activities: (batch, filters), float32; features[k]: (batch, |partition k|), float32; partitions[k]: filter numbers.
+    activities: (batch, filters), float32; features[k]: (batch, |partition k|), float32; partitions[k]: filter numbers;
+    energies: (K,), E|a|^2 of the whole batch, of which this may be one worker's share.
     Differs from the reference, which compares directions only: lengths matter to the FC head, and the quotient
     makes the weight of this term independent of the width.
     """
     terms = []
-    for student, partition in zip(features, partitions, strict=True):
+    for number, (student, partition) in enumerate(zip(features, partitions, strict=True)):
         wanted = tf.gather(activities, partition, axis=1)
-        energy = tf.reduce_mean(tf.reduce_sum(wanted**2, axis=1))
-        terms.append(tf.reduce_mean(tf.reduce_sum((student - wanted) ** 2, axis=1)) / (energy + 1e-6))
+        terms.append(tf.reduce_mean(tf.reduce_sum((student - wanted) ** 2, axis=1)) / (energies[number] + 1e-6))
     return tf.add_n(terms) / len(terms)
 
 

@@ -22,7 +22,8 @@ def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read an .npz; UserError names a missing or damaged file."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # From memory: np.load leaves the file open when it turns out to be damaged.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a readable .npz file ({error}); delete it and run its stage again") from None

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from trainer.datasets import ImageDataset, load_dataset
 from trainer.progress import say
@@ -17,6 +18,7 @@ class RunContext:
 
     run: RunDirectory
     threads: int = 0
+    strategy: Any = None  # of tf.distribute, for the training of students
 
     @cached_property
     def dataset(self) -> ImageDataset:

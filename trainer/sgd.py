@@ -23,11 +23,19 @@ class NesterovSgd:
         """State to keep in checkpoints."""
         return list(self._optimizer.variables)
 
-    def apply(self, gradients: Sequence[Any], rate: Any) -> None:
-        """One update at learning rate `rate`; biases and BN parameters (vectors) are not decayed."""
+    def set_rate(self, rate: Any) -> None:
+        """Learning rate of the next update; to be called outside of replicas."""
+        self._optimizer.learning_rate.assign(rate)
+
+    def apply(self, gradients: Sequence[Any], replicas: int = 1) -> None:
+        """One update; biases and BN parameters (vectors) are not decayed.
+
+        Keras sums over `replicas`, each of which saw an equal share of the batch: a replica gives its mean over them.
+        """
         decayed = [
             gradient + self._decay * tf.cast(variable, gradient.dtype) if len(variable.shape) > 1 else gradient
             for gradient, variable in zip(gradients, self._trainable, strict=True)
         ]
-        self._optimizer.learning_rate.assign(rate)
+        if replicas > 1:
+            decayed = [gradient / replicas for gradient in decayed]
         self._optimizer.apply_gradients(zip(decayed, self._trainable, strict=True))

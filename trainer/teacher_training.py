@@ -76,7 +76,8 @@ class TeacherStep:
         with tf.GradientTape() as tape:
             logits = self._network(tf.cast(pixels, tf.float32), training=True)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-        self._optimizer.apply(tape.gradient(loss, self._network.trainable_variables), rate)
+        self._optimizer.set_rate(rate)
+        self._optimizer.apply(tape.gradient(loss, self._network.trainable_variables))
         return loss
 
 

@@ -33,6 +33,7 @@ class LoopPlan:
     validate: Validate
     variables: list[Any]
     folder: Path
+    writes: bool = True  # false for the workers that only lend their processors
 
     @property
     def steps(self) -> int:
@@ -62,7 +63,8 @@ def train(plan: LoopPlan, on_pass: Callable[[dict[str, float]], None] | None = N
                 if state.step % plan.steps_per_pass == 0:
                     _end_pass(plan, state, on_pass)
                 if stopped() or state.step == plan.steps or time.perf_counter() - saved > CHECKPOINT_PERIOD_S:
-                    save_checkpoint(file, plan.variables, state)
+                    if plan.writes:
+                        save_checkpoint(file, plan.variables, state)
                     saved = time.perf_counter()
                 if stopped():
                     raise KeyboardInterrupt
@@ -87,13 +89,13 @@ def _look(plan: LoopPlan, state: TrainingState, losses: Mapping[str, Any]) -> No
 def _end_pass(plan: LoopPlan, state: TrainingState, on_pass: Callable[[dict[str, float]], None] | None) -> None:
     looks = state.running.pop("looks", 1.0)
     entry = {name: total / looks for name, total in state.running.items()}
-    entry |= plan.validate()
+    entry |= plan.validate() if plan.writes else {}
     entry |= {"pass": state.step // plan.steps_per_pass, "seconds": state.seconds}
     state.running = {}
     state.history.append(entry)
     shown = ", ".join(f"{key} {value:.4g}" for key, value in entry.items() if key not in ("pass", "seconds"))
     say(f"{plan.title}: pass {entry['pass']:.0f}/{plan.passes}, {state.seconds:.0f} s, {shown}")
-    if on_pass is not None:
+    if on_pass is not None and plan.writes:
         on_pass(entry)
 
 

@@ -26,9 +26,19 @@ def convolution(flow: Any, channels: int, kernel: int, stride: int = 1, name: st
 
 def batch_norm(flow: Any, name: str | None = None) -> Any:
     """Batch normalisation over the channels."""
-    return keras.layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=name)(flow)
+    layer = keras.layers.BatchNormalization(
+        momentum=BN_MOMENTUM, epsilon=BN_EPSILON, synchronized=_replicas() > 1, name=name
+    )
+    return layer(flow)
 
 
 def relu(flow: Any, name: str | None = None) -> Any:
     """Rectified linear unit."""
     return keras.layers.ReLU(name=name)(flow)
+
+
+def _replicas() -> int:
+    """Replicas of the present tf.distribute strategy; with several, BN must see the whole batch all the same."""
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)

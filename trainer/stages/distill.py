@@ -3,11 +3,13 @@
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from trainer.distillation import BatchMaker, DistillationStep, Validator
+from trainer.distribution import check_batch, is_chief
 from trainer.progress import say
 from trainer.run_context import RunContext
-from trainer.run_directory import write_json
+from trainer.run_directory import Stage, write_json
 from trainer.stages.activations import training_outputs, view_plan
 from trainer.stages.partition import read_partition
 from trainer.student_network import JointPlan, build_joint, pixel_statistics
@@ -41,13 +43,21 @@ def run(context: RunContext) -> dict[str, Any]:
     stage.claim({**{key: content[key] for key in TRAINING_KEYS}, "partition": [list(p) for p in partition.filters]})
     if stage.finished:
         return stage.results()
+    return _train(context, stage, [list(part) for part in partition.filters])
+
+
+def _train(context: RunContext, stage: Stage, partitions: list[list[int]]) -> dict[str, Any]:
+    settings = context.run.configuration
+    strategy = context.strategy or tf.distribute.get_strategy()
+    check_batch(strategy, settings.batch)
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if settings.bfloat16 else "float32")
     try:
-        joint = build_joint(joint_plan(context), any_size=settings.small_passes > 0)
+        with strategy.scope():
+            joint = build_joint(joint_plan(context), any_size=settings.small_passes > 0)
+            step = DistillationStep(joint, partitions, settings, strategy)
     finally:
         keras.config.set_dtype_policy("float32")
-    step = DistillationStep(joint, partition.filters, settings)
     batches = BatchMaker(context.dataset.train, view_plan(context), training_outputs(context), settings)
     validator = Validator(joint, context.dataset.validation)
     say(f"distill: {settings.passes} passes of {batches.steps_per_pass} steps, {joint.count_params()} parameters")
@@ -55,13 +65,14 @@ def run(context: RunContext) -> dict[str, Any]:
         plan = LoopPlan(
             "distill", settings.passes, batches.steps_per_pass, batches,
             lambda batch, number: step(batch, number, batches.steps_per_pass),
-            validator, step.variables, stage.folder,
+            validator, step.variables, stage.folder, is_chief(strategy),
         )  # fmt: skip
         state = train(plan, curves.add)
-    joint.save_weights(stage.folder / "joint.weights.h5")
-    write_json(stage.folder / "history.json", state.history)
     results = {"passes": settings.passes, "steps": state.step, **state.history[-1]}
-    stage.finish(results, state.seconds)
+    if plan.writes:
+        joint.save_weights(stage.folder / "joint.weights.h5")
+        write_json(stage.folder / "history.json", state.history)
+        stage.finish(results, state.seconds)
     return results
 
 

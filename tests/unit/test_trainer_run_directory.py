@@ -1,0 +1,83 @@
+import json
+
+import numpy as np
+import pytest
+
+from edge_agent.console.exit_codes import ExitCode, UserError
+from trainer.npz_file import read_arrays, write_arrays
+from trainer.run_directory import RunDirectory
+
+GIVEN = {"dataset": "digits", "teacher": "cnn-8-16", "students": "3", "student": ("cnn-4",)}
+
+
+def test_a_run_keeps_its_settings_and_what_made_it(tmp_path):
+    RunDirectory.open(tmp_path / "run", GIVEN)
+    content = json.loads((tmp_path / "run/run.json").read_text())
+    assert content["configuration"]["students"] == 3
+    assert content["configuration"]["crop_pad"] == 1  # the default for digits, not the general one
+    assert content["versions"]["numpy"] == np.__version__
+    assert {"created", "commit", "machine"} <= content.keys()
+    assert RunDirectory.open(tmp_path / "run", {}).configuration.teacher == "cnn-8-16"
+
+
+def test_a_run_of_another_configuration_names_the_setting(tmp_path):
+    RunDirectory.open(tmp_path, GIVEN)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(UserError, match=r"students = 3, asked for 4"):
+        RunDirectory.open(tmp_path, {**GIVEN, "students": "4"})
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"students": "0"}, "students"),
+        ({"students": "many"}, "students"),
+        ({"partition": "best"}, "partition"),
+        ({"failout": "1.5"}, "failout"),
+        ({"student": ("cnn-4", "cnn-8")}, "2 networks for 3 students"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_leaves_nothing(tmp_path, change, words):
+    with pytest.raises(UserError, match=words) as trouble:
+        RunDirectory.open(tmp_path / "run", {**GIVEN, **change})
+    assert trouble.value.exit_code == ExitCode.CONFIGURATION
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_setting_is_asked_for(tmp_path):
+    with pytest.raises(UserError, match=r"dataset.*give it to start a new run"):
+        RunDirectory.open(tmp_path / "run", {})
+
+
+def test_a_damaged_run_file_is_named(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json"):
+        RunDirectory.open(tmp_path, {})
+
+
+def test_a_stage_whose_inputs_changed_names_the_input(tmp_path):
+    stage = RunDirectory.open(tmp_path, GIVEN).stage("partition")
+    stage.claim({"students": 3, "seed": 0})
+    stage.claim({"students": 3, "seed": 0})
+    with pytest.raises(UserError, match=r"seed = 0, which is now 1"):
+        stage.claim({"students": 3, "seed": 1})
+
+
+def test_a_stage_is_finished_only_with_its_record(tmp_path):
+    stage = RunDirectory.open(tmp_path, GIVEN).stage("partition")
+    assert not stage.finished
+    with pytest.raises(UserError, match=r"partition is not finished; run it first"):
+        stage.results()
+    stage.finish({"sizes": [1, 2]}, 1.5)
+    assert stage.results() == {"sizes": [1, 2]}
+
+
+def test_a_truncated_array_file_is_named(tmp_path):
+    file = tmp_path / "a.npz"
+    write_arrays(file, values=np.arange(1000))
+    for length in (0, 10, 1000, file.stat().st_size - 1):
+        (tmp_path / "b.npz").write_bytes(file.read_bytes()[:length])
+        with pytest.raises(UserError, match=r"b\.npz"):
+            read_arrays(tmp_path / "b.npz")
