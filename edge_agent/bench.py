@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_agent.console.cpu_targets import this_cpu
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.energy import board_name, core_watts
 from edge_agent.engine_choice import Candidate, allowed, select
 from edge_agent.inference import golden_error
 from edge_agent.protocol.manifest import Student
-from edge_agent.runtimes.cpu_targets import this_cpu
 from edge_agent.telemetry import DeviceSensors
 from edge_agent.trial import Trial, TrialFailedError, run_trial
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.console.cpu_targets import CPUFeatures, this_cpu, why_unfit
 from edge_agent.console.exit_codes import UserError
 from edge_agent.inference import golden_error
 from edge_agent.protocol.manifest import Artifact, Student
-from edge_agent.runtimes.cpu_targets import CPUFeatures, this_cpu, why_unfit
 from edge_agent.trial import Trial, TrialFailedError, run_trial
 
 # Two artifacts within 3 % are equally fast on a device that does other things too: the truer one wins.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.runtimes.cpu_targets import this_cpu, why_unfit
+from edge_agent.console.cpu_targets import this_cpu, why_unfit
 from edge_agent.runtimes.student_runtime import EngineError, check_image, check_readable, check_signature
 from edge_agent.runtimes.tvm_library import load_library
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from edge_agent.bench import estimate_millijoules, run_bench
+from edge_agent.console.cpu_targets import ANY_TARGET, CPUFeatures, why_unfit
 from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.energy import HwmonMeter, NoMeter, PowercapMeter, find_meter
 from edge_agent.engine_choice import Candidate, allowed, choose_engine, select
 from edge_agent.protocol.manifest import Artifact
 from edge_agent.runtimes import EngineError, open_runtime
-from edge_agent.runtimes.cpu_targets import ANY_TARGET, CPUFeatures, why_unfit
 from edge_agent.runtimes.litert import find_interpreter
 from edge_agent.runtimes.student_runtime import MissingEngineError
 from edge_agent.runtimes.tvm import check_elf

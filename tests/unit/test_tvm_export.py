@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from edge_agent.console.cpu_targets import REQUIRED_FEATURES, this_cpu, why_unfit
 from edge_agent.runtimes import EngineError, open_runtime
-from edge_agent.runtimes.cpu_targets import REQUIRED_FEATURES, this_cpu, why_unfit
 from trainer.tvm_export.cpus import AVX2, AVX512, CORTEX_A53, CORTEX_A76, choose_tile
 from trainer.tvm_export.layers import Group, Halo, Network, Source, Step, Tensor, Window
 
@@ -15,6 +15,7 @@ tvm = pytest.importorskip("tvm", reason="apache-tvm is not installed (extra: tvm
 
 from trainer.tvm_export.compiler import WrongStudentError, check_parity, compile_student, run_compiled  # noqa: E402
 from trainer.tvm_export.direct_convolution import build_direct_convolution, pack_weights  # noqa: E402
+from trainer.tvm_export.export import export_tvm_students  # noqa: E402
 from trainer.tvm_export.graph_reader import UnsupportedStudentError  # noqa: E402
 from trainer.tvm_export.simple_kernels import build_pool  # noqa: E402
 from trainer.tvm_export.targets import CROSS_COMPILER, TARGETS, host_targets  # noqa: E402
@@ -169,6 +170,20 @@ def test_int8_files_unknown_targets_and_damage_are_refused(tiny, tmp_path):
     with pytest.raises(UnsupportedStudentError, match=r"cut\.tflite"):
         compile_student(tmp_path / "cut.tflite", tmp_path / "x.so", RUNNABLE[-1])
     assert not (tmp_path / "x.so").exists()
+
+
+@pytest.mark.skipif(not RUNNABLE, reason="no TVM target for this CPU")
+@pytest.mark.skipif(not shutil.which(CROSS_COMPILER), reason=f"{CROSS_COMPILER} is not installed")
+def test_a_student_is_exported_for_every_target_or_for_none(tiny, tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
+    exported = export_tvm_students(tiny / "student-0.float32.tflite", tmp_path, images, ["aarch64-cortex-a72"])
+    assert [path.name for path in tmp_path.iterdir()] == ["student-0.aarch64-cortex-a72.so"]
+    assert exported[0].target == "aarch64-cortex-a72"
+    exported[0].path.unlink()
+    monkeypatch.setattr("trainer.tvm_export.export.run_compiled", lambda path, images: run_compiled(path, images) * 2)
+    with pytest.raises(WrongStudentError):
+        export_tvm_students(tiny / "student-0.float32.tflite", tmp_path, images, ["aarch64-cortex-a72"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_features_are_not_exported():
