@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coordinator.rollout import RolloutRecord
-from edge_agent.console.deployment_directory import DeploymentDirectory
+from edge_agent.console.deployment_directory import MANIFEST_FILE, DeploymentDirectory
 from edge_agent.console.deployment_store import DeploymentStore
 from edge_agent.console.exit_codes import UserError
 from edge_agent.console.file_operations import FileOperations
@@ -76,6 +76,8 @@ class DeploymentShelf:
     def index(self, deployments: Iterable[str]) -> None:
         """Make the files of these deployments known by their hash."""
         for deployment in deployments:
+            if not (self.disk.folder(deployment) / MANIFEST_FILE).is_file():
+                continue  # one that is still to come
             directory = self.disk.open(deployment)
             for entry in directory.manifest.files():
                 path = directory.path / entry.file

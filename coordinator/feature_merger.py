@@ -177,10 +177,12 @@ class FeatureMerger:
         """Close every open frame without a class: the coordinator stops."""
         return [self._abandon(key, "shutdown") for key in list(self._open)]
 
-    def withdraw(self, key: FrameKey) -> None:
-        """Close a frame that was answered elsewhere; its late features stay late."""
+    def withdraw(self, key: FrameKey, opened_s: float) -> None:
+        """A frame was answered elsewhere: its late features are late, and sent again it is not answered again."""
         if key in self._open:
             self._close(key)
+        elif key not in self._closed:
+            self._remember(key, _ClosedFrame(opened_s, None))
 
     def inherit_closed(self, other: "FeatureMerger") -> None:
         """Know the frames that `other` has closed: sent again, they are not answered again."""

@@ -54,7 +54,7 @@ class TwinMerger:
             events = [event for event in events if not isinstance(event, FrameProgressed)]
         for event in events:
             if isinstance(event, FrameMerged):
-                (self.new if merger is self.old else self.old).withdraw(event.key)
+                (self.new if merger is self.old else self.old).withdraw(event.key, event.opened_s)
         return events
 
     def expire(self, now: float) -> list[MergerEvent]:
@@ -77,9 +77,9 @@ class TwinMerger:
                 others.append(event)
             elif event.key not in chosen or self._rank(event) > self._rank(chosen[event.key]):
                 chosen[event.key] = event
-        for key in chosen:
-            self.old.withdraw(key)
-            self.new.withdraw(key)
+        for key, event in chosen.items():
+            self.old.withdraw(key, event.opened_s)
+            self.new.withdraw(key, event.opened_s)
         return [*others, *chosen.values()]
 
     def _rank(self, event: Closing) -> tuple[bool, float, bool]:

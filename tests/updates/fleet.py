@@ -33,7 +33,9 @@ from edge_agent.protocol.topics import SiteTopics
 from edge_agent.student_slot import open_student
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
-BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+AGENT = (sys.executable, "-m", "edge_agent.cli")
+COORDINATOR = (sys.executable, "-m", "coordinator.cli")
 RESEND_S = 1.5  # a source that got no answer sends its frame again: broker or coordinator were away
 GIVE_UP_S = 15.0
 
@@ -51,7 +53,9 @@ def make_version(version: int, key: SigningKey | None, source: Path = TINY, **ch
     files = {entry.file: base.read(entry) for entry in base.manifest.files()}
     head = MergeHead.from_bytes(files["head.npz"], base.manifest.widths, len(base.manifest.classes))
     shift = np.float32(version)
-    heads = {mask: type(h)(h.weights * shift, np.roll(h.bias, version), h.temperature) for mask, h in head.heads.items()}
+    heads = {
+        mask: type(h)(h.weights * shift, np.roll(h.bias, version), h.temperature) for mask, h in head.heads.items()
+    }
     files["head.npz"] = MergeHead(head.widths, head.classes, heads, head.mean).to_bytes()
     students = tuple(
         student.model_copy(update={"artifacts": tuple(a for a in student.artifacts if a.precision == precision)})
@@ -61,8 +65,12 @@ def make_version(version: int, key: SigningKey | None, source: Path = TINY, **ch
     from edge_agent.protocol.manifest import file_entry
 
     manifest = base.manifest.model_copy(
-        update={"version": version, "students": students, "head": file_entry(Path(entry.file), files["head.npz"]),
-                **changes}  # fmt: skip
+        update={
+            "version": version,
+            "students": students,
+            "head": file_entry(Path(entry.file), files["head.npz"]),
+            **changes,
+        }  # fmt: skip
     )
     return seal(manifest, files, key)
 
@@ -120,6 +128,7 @@ class Sent:
     image: int
     at_s: float
     first_s: float
+    patience_s: float = RESEND_S
 
 
 @dataclass
@@ -211,8 +220,9 @@ class Traffic:
     def _send_again(self, link: MqttLink, topics: SiteTopics) -> None:
         now = time.monotonic()
         for key, sent in list(self._waiting.items()):
-            if now - sent.at_s > RESEND_S:
+            if now - sent.at_s > sent.patience_s:
                 sent.at_s = now
+                sent.patience_s *= 2  # a slow site is not helped by more frames
                 self.resent += 1
                 self._send(link, topics, key, sent.image)
 
@@ -262,7 +272,7 @@ class Fleet:
         student = name.split("-")[1]
         self._start(
             name,
-            [str(BIN / "nonn-agent"), "run", "--students", student, "--device", name, "--deployment", str(self.first),
+            [*AGENT, "run", "--students", student, "--device", name, "--deployment", str(self.first),
              "--updates-store", str(self.folder / name), *self.trust(), "--broker-port", str(self.port),
              *self.extra.get(name, [])],
         )  # fmt: skip
@@ -270,7 +280,7 @@ class Fleet:
     def start_coordinator(self) -> None:
         self._start(
             "coordinator",
-            [str(BIN / "nonn-coordinator"), "run", "--deployment", str(self.first),
+            [*COORDINATOR, "run", "--deployment", str(self.first),
              "--updates-store", str(self.folder / "coordinator"), *self.trust(), "--broker-port", str(self.port),
              "--journal", str(self.folder / "journal"), *self.extra.get("coordinator", [])],
         )  # fmt: skip
@@ -282,9 +292,7 @@ class Fleet:
         self.start_coordinator()
 
     def restart(self, name: str) -> None:
-        {"broker": self.start_broker, "coordinator": self.start_coordinator}.get(
-            name, lambda: self.start_agent(name)
-        )()
+        {"broker": self.start_broker, "coordinator": self.start_coordinator}.get(name, lambda: self.start_agent(name))()
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         self.processes[name].send_signal(number)
@@ -292,8 +300,8 @@ class Fleet:
 
     def command(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [str(BIN / "nonn-coordinator"), *words, "--broker-port", str(self.port)],
-            capture_output=True, text=True, timeout=timeout,
+            [*COORDINATOR, *words, "--broker-port", str(self.port)],
+            capture_output=True, text=True, timeout=timeout, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
 
     def log(self, name: str) -> str:
@@ -312,7 +320,7 @@ class Fleet:
                 process.wait()
 
     def _start(self, name: str, command: list[str]) -> None:
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
@@ -320,7 +328,8 @@ class Fleet:
 class Observer:
     """Sees every retained message of the site."""
 
-    def __init__(self, port: int, site: str = "home") -> None:
+    def __init__(self, fleet: Fleet, site: str = "home") -> None:
+        self._fleet, port = fleet, fleet.port
         self.topics = SiteTopics(site)
         self.seen: dict[str, bytes] = {}
         self.link = MqttLink(BrokerSettings(port=port), f"observer-{os.getpid()}-{port}", [
@@ -332,6 +341,8 @@ class Observer:
         deadline = time.monotonic() + timeout_s
         while not true(self):
             assert time.monotonic() < deadline, f"{what}: {self.seen}"
+            for name, process in self._fleet.processes.items():
+                assert process.poll() is None, f"{what}: {name} ended: {self._fleet.log(name)[-2000:]}"
             self.step()
 
     def step(self) -> None:
