@@ -74,11 +74,14 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = load_settings(AgentSettings, arguments, os.environ)
     start_logging(settings.log_format, settings.log_level)
     # Interpreters are imported late: --help and bad settings answer at once.
+    from edge_agent.metrics import metrics_served
     from edge_agent.roles import build_agent
 
     stop = StopFlag()
     stop.listen()
-    build_agent(settings).run(lambda: stop.stopped)
+    agent = build_agent(settings)
+    with metrics_served(agent):
+        agent.run(lambda: stop.stopped)
     return ExitCode.OK
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from edge_agent.console.update_settings import UpdateSettings
+from edge_agent.metrics_settings import MetricsSettings
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.topics import MAX_STUDENTS, check_id
 
@@ -91,6 +92,7 @@ class AgentSettings(BaseModel):
     camera: CameraSettings = CameraSettings()
     updates: UpdateSettings = UpdateSettings()
     broker: BrokerSettings = BrokerSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _roles_are_whole(self) -> Self:

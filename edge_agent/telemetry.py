@@ -20,6 +20,7 @@ class LatencyWindow:
 
     def __init__(self) -> None:
         self._recent_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
+        self.total_ms = 0.0  # of all runs
         self._histogram = [0] * (len(HISTOGRAM_MS) + 1)
 
     @property
@@ -30,6 +31,7 @@ class LatencyWindow:
     def add(self, milliseconds: float) -> None:
         """Remember one interpreter run."""
         self._recent_ms.append(milliseconds)
+        self.total_ms += milliseconds
         self._histogram[bisect_left(HISTOGRAM_MS, milliseconds)] += 1
 
     def percentile(self, percent: float) -> float | None:

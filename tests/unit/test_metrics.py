@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_agent.console.exposition import MAX_ROWS, Counter, Gauge, Histogram, render
+from edge_agent.energy_account import EnergyAccount
 
 
 def samples(text):
@@ -62,3 +63,20 @@ def test_a_scrape_is_the_families_one_after_the_other():
     counter.add(amount=2)
     gauge.set(number=0.5)
     assert samples(render([counter, gauge])) == {("nonn_a_total", ()): 2, ("nonn_b", ()): 0.5}
+
+
+@pytest.mark.parametrize(
+    ("power_w", "board", "source", "joules"),
+    [
+        (2.5, "Raspberry Pi 3 Model B Plus", "measured", 25.0),
+        (None, "Raspberry Pi 3 Model B Plus", "estimated", 0.8 * 5.0),
+        (None, "a PC", None, None),
+    ],
+)
+def test_energy_is_measured_else_estimated_else_not_told(power_w, board, source, joules):
+    cpu_s = iter(range(1000))
+    account = EnergyAccount(lambda: power_w, lambda: next(cpu_s) / 2, board)
+    for second in range(11):
+        account.sample(100.0 + second)
+    assert account.joules == ({} if source is None else {source: pytest.approx(joules)})
+    assert (account.power_w is None) == (source is None)
