@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test test-faults test-updates test-browser test-aarch64 image boot-test soak check format lock clean
+MINUTES ?= 30
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -13,7 +14,13 @@ demo: $(VENV)/.demo ## teacher -> 3 students -> live answers over MQTT, about 3 
 	$(BIN)/nonn-trainer demo
 
 test: $(VENV)/.dev ## all tests that take minutes, not hours
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow"
+
+test-updates: $(VENV)/.dev ## remote updates under traffic and faults
+	$(BIN)/pytest tests/updates tests/unit/test_rollout.py tests/unit/test_model_store.py
+
+test-browser: $(VENV)/.dev ## the dashboard in Debian's Chromium
+	$(BIN)/pytest tests/browser
 
 check: $(VENV)/.dev ## lint, types, import contracts
 	$(BIN)/ruff format --check .
