@@ -1,6 +1,7 @@
 """A site on this machine: mosquitto, agents and coordinator as processes, two sources of frames, and what they saw."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -25,7 +26,7 @@ from edge_agent.protocol.feature_message import decode_features, encode_features
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
 from edge_agent.protocol.head import MergeHead, probabilities
 from edge_agent.protocol.link import Message, Outgoing
-from edge_agent.protocol.manifest import Manifest
+from edge_agent.protocol.manifest import Manifest, file_entry
 from edge_agent.protocol.mqtt_link import MqttLink
 from edge_agent.protocol.prediction_message import PredictionMessage, decode_prediction
 from edge_agent.protocol.signature import SigningKey
@@ -46,31 +47,33 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def make_version(version: int, key: SigningKey | None, source: Path = TINY, **changes: object) -> Bundle:
-    """Another real deployment: float32 students in even versions, int8 in odd ones, a head of its own for each."""
-    base = open_deployment(source)
-    precision = "float32" if version % 2 == 0 else "int8"
-    files = {entry.file: base.read(entry) for entry in base.manifest.files()}
-    head = MergeHead.from_bytes(files["head.npz"], base.manifest.widths, len(base.manifest.classes))
-    shift = np.float32(version)
-    heads = {
-        mask: type(h)(h.weights * shift, np.roll(h.bias, version), h.temperature) for mask, h in head.heads.items()
-    }
-    files["head.npz"] = MergeHead(head.widths, head.classes, heads, head.mean).to_bytes()
-    students = tuple(
-        student.model_copy(update={"artifacts": tuple(a for a in student.artifacts if a.precision == precision)})
-        for student in base.manifest.students
-    )
-    entry = base.manifest.head
-    from edge_agent.protocol.manifest import file_entry
+def make_version(
+    number: int, key: SigningKey | None, pad_bytes: int = 0, head_sign: int = 1, **changes: object
+) -> Bundle:
+    """Another real deployment: float32 students in even versions, int8 in odd ones, a head of its own for each.
 
-    manifest = base.manifest.model_copy(
+    `pad_bytes` of zeros behind the flatbuffer make the files as long as real students'.
+    """
+    base = open_deployment(TINY).manifest
+    files = {entry.file: (TINY / entry.file).read_bytes() for entry in base.files()}
+    precision = "float32" if number % 2 == 0 else "int8"
+    head = MergeHead.from_bytes(files["head.npz"], base.widths, len(base.classes))
+    scale = np.float32(number * head_sign)
+    heads = {mask: type(h)(h.weights * scale, h.bias, h.temperature) for mask, h in head.heads.items()}
+    files["head.npz"] = MergeHead(head.widths, head.classes, heads, head.mean).to_bytes()
+    students = []
+    for student in base.students:
+        artifact = next(a for a in student.artifacts if a.precision == precision)
+        files[artifact.file] += number.to_bytes(4, "little") + bytes(pad_bytes)
+        artifact = artifact.model_copy(update=file_entry(Path(artifact.file), files[artifact.file]).model_dump())
+        students.append(student.model_copy(update={"artifacts": (artifact,)}))
+    manifest = base.model_copy(
         update={
-            "version": version,
-            "students": students,
-            "head": file_entry(Path(entry.file), files["head.npz"]),
+            "version": number,
+            "students": tuple(students),
+            "head": file_entry(Path("head.npz"), files["head.npz"]),
             **changes,
-        }  # fmt: skip
+        }
     )
     return seal(manifest, files, key)
 
@@ -194,13 +197,14 @@ class Traffic:
             [(topics.prediction(source), 1) for source in self.sources],
         )
         number, start = 0, time.monotonic()
+        first_id = time.time_ns() // 1_000_000  # grows over restarts of a source, as the protocol asks
         while not self._stop.is_set():
             now = time.monotonic()
             due = start + number / self.rate / len(self.sources)
             if self._sending and link.connected and now >= due:
                 if now > due + 0.5:
                     start += now - due  # not a burst after the broker was away
-                key = (self.sources[number % len(self.sources)], 1000 + number)
+                key = (self.sources[number % len(self.sources)], first_id + number)
                 image = number % len(self.pool)
                 self.images[key] = image
                 self._waiting[key] = Sent(image, now, now)
@@ -337,7 +341,7 @@ class Observer:
             (f"{self.topics.root}/deployment/#", 1),
         ])  # fmt: skip
 
-    def wait(self, what: str, true: Callable[["Observer"], bool], timeout_s: float = 20.0) -> None:
+    def wait(self, what: str, true: Callable[["Observer"], bool], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not true(self):
             assert time.monotonic() < deadline, f"{what}: {self.seen}"
@@ -350,8 +354,59 @@ class Observer:
             if isinstance(event, Message):
                 self.seen[event.topic[len(self.topics.root) + 1 :]] = event.payload
 
+    def json(self, topic: str) -> dict:
+        return json.loads(self.seen.get(topic) or b"{}")
+
     def close(self) -> None:
         self.link.close()
+
+
+@dataclass
+class Site:
+    """Keys, deployments on disk and a running fleet, for one test module."""
+
+    folder: Path
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    pad_bytes: int = 0
+    folders: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.trusted, self.key_file = self.folder / "trusted", self.folder / "release.key"
+        self.trusted.write_text(self.key.public("release").to_line() + "\n")
+        self.key_file.write_bytes(self.key.to_pem())
+        self.key_file.chmod(0o600)
+        self.first = self.bundle(1)
+        self.fleet = Fleet(self.folder / "site", self.folders[0], self.trusted)
+
+    def bundle(self, number: int, key: SigningKey | None = None, **changes: object) -> Bundle:
+        made = make_version(number, key or self.key, self.pad_bytes, **changes)
+        self.folders.append(write_directory(made, self.folder / made.id))
+        (self.folder / f"{number}.nonn").write_bytes(made.to_bytes())
+        return made
+
+    def deploy(self, number: int, *more: str) -> subprocess.CompletedProcess:
+        return self.fleet.command("deploy", str(self.folder / f"{number}.nonn"), "--wait", *more)
+
+    def check(self, traffic: Traffic) -> None:
+        """No frame lost, answered twice or mixed."""
+        assert traffic.lost == []
+        assert traffic.repeated == []
+        assert traffic.mixed(OfflineAnswers(self.folders)) == []
+
+
+def all_run(fleet: Fleet, deployment: str) -> Callable[[Observer], bool]:
+    """Every device is online and answers with `deployment`, and so does the coordinator."""
+
+    def true(observer: Observer) -> bool:
+        coordinator = observer.json("coordinator/main/rollout")
+        return coordinator.get("active") == deployment and all(
+            observer.json(f"node/{name}/state").get("state") == "online"
+            and observer.json(f"node/{name}/info").get("deployment") == deployment
+            and observer.json(f"node/{name}/update").get("installed") == deployment
+            for name in fleet.names
+        )
+
+    return true
 
 
 @contextlib.contextmanager
