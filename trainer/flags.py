@@ -5,6 +5,7 @@ from typing import Any
 
 from edge_agent.console.exit_codes import ExitCode, UserError
 from trainer.configuration import RunConfiguration
+from trainer.recipes import recipe_names, recipe_settings
 
 TUPLES_OF_TEXT = ("student", "precisions")
 SHORT_HELP = {
@@ -22,6 +23,10 @@ SHORT_HELP = {
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Give `parser` a flag for every setting; a flag that is not given leaves the run's own setting."""
+    names = ", ".join(recipe_names())
+    parser.add_argument(
+        "--recipe", metavar="NAME|FILE", help=f"settings of an experiment, flags win: {names}, or a TOML file"
+    )
     group = parser.add_argument_group("settings", "fixed when a run is made; later commands read RUN/run.json")
     for name, field in RunConfiguration.model_fields.items():
         text = field.description or name.replace("_", " ")
@@ -38,7 +43,8 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the settings on the command line, by name; pydantic turns their text into numbers."""
-    given: dict[str, Any] = {}
+    recipe = getattr(arguments, "recipe", None)
+    given: dict[str, Any] = recipe_settings(recipe) if recipe else {}
     for name in RunConfiguration.model_fields:
         text = getattr(arguments, f"setting_{name}", None)
         if text is None:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from edge_agent.console.exit_codes import ExitCode, UserError
+from trainer.networks import catalogue
 from trainer.npz_file import read_arrays, write_arrays
+from trainer.recipes import recipe_names, recipe_settings
 from trainer.run_directory import RunDirectory
 
 GIVEN = {"dataset": "digits", "teacher": "cnn-8-16", "students": "3", "student": ("cnn-4",)}
@@ -81,3 +83,16 @@ def test_a_truncated_array_file_is_named(tmp_path):
         (tmp_path / "b.npz").write_bytes(file.read_bytes()[:length])
         with pytest.raises(UserError, match=r"b\.npz"):
             read_arrays(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_makes_a_run(tmp_path, name):
+    settings = recipe_settings(name)
+    run = RunDirectory.open(tmp_path / "run", {"teacher": "teacher.keras", **settings})
+    for network in run.configuration.student_networks():
+        catalogue.check_name(network)
+
+
+def test_an_unknown_recipe_is_answered_with_the_known_ones():
+    with pytest.raises(UserError, match=r"no such file; expected .*cifar10-wrn16-1, .*digits"):
+        recipe_settings("cifar11")
