@@ -45,7 +45,7 @@ class FleetProcesses:
         lines = [
             f"listener {self.port} 127.0.0.1", "allow_anonymous true", "set_tcp_nodelay true",
             "max_queued_messages 10000", f"persistence {str(self.persistence).lower()}",
-            f"persistence_location {self.folder}/", "autosave_interval 1", "autosave_on_changes true",
+            f"persistence_location {self.folder}/",
         ]  # fmt: skip
         if os.geteuid() == 0:
             lines.append("user root")  # it would change to one that may not write into our folder
@@ -100,7 +100,7 @@ class FleetProcesses:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def _python(self, command: Sequence[str], port: int | None) -> list[str]:
-        return [sys.executable, *command, "--broker-port", str(port or self.port), "--broker-keepalive-s", "2"]
+        return [sys.executable, *command, "--broker-port", str(port or self.port)]
 
     def _deployment(self) -> list[str]:
         return ["--deployment", str(self.deployment)]

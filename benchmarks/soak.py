@@ -56,7 +56,7 @@ def soak(fleet: FleetProcesses, seconds: float) -> dict:
     latencies: list[tuple[float, float]] = []
     results: dict[str, int] = {}
     try:
-        info = client.wait_for_site(60)
+        info = client.wait_for_site(120)
         started = next_sample = time.monotonic()
         image = np.random.default_rng(0).integers(0, 256, (info.height, info.width, info.channels)).astype(np.uint8)
         count = int(seconds * FRAMES_PER_S)

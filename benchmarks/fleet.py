@@ -1,0 +1,336 @@
+"""Fleet latency, throughput and capacity against a bare paho floor measured beside them.
+
+    python benchmarks/fleet.py [--deployment DIR] [--frames 300] [--only latency throughput capacity cost]
+
+latency     frame in -> answer out, minus the interpreter, by K; floor: bare paho clients passing the same bytes
+throughput  frames/s end to end with one agent a student; floor: the students in bare loops on the same cores
+capacity    features/s that one coordinator merges; floor: a bare paho subscriber that counts the same messages
+cost        CPU time of the coordinator for each frame, by sources and devices
+"""
+
+import argparse
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import paho.mqtt.client as mqtt
+import psutil
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bench_deployment import make_deployment
+from fleet_processes import FleetProcesses
+
+from coordinator.frame_client import FrameClient
+from coordinator.settings import ClientSettings
+from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
+from edge_agent.protocol.broker import BrokerSettings
+from edge_agent.protocol.feature_message import FeatureMessage, encode_features
+from edge_agent.protocol.frame_message import FrameMessage, encode_frame
+from edge_agent.protocol.link import Message, Outgoing
+from edge_agent.protocol.mqtt_link import MqttLink
+from edge_agent.protocol.topics import SiteTopics
+from edge_agent.student_slot import open_student
+
+FRAME_BYTES = 3096  # 32 x 32 x 3 and the header
+WARM_UP = 30
+
+
+def main() -> int:
+    """Measure what was asked for and print Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--deployment", type=Path, help="real students for throughput [untrained ones, 32 x 32 x 3]")
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--only", nargs="*", default=["latency", "throughput", "capacity", "cost"])
+    arguments = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, "
+          f"Python {platform.python_version()}, paho {_version('paho-mqtt')}\n")  # fmt: skip
+    for name in arguments.only:
+        {"latency": latency, "throughput": throughput, "capacity": capacity, "cost": cost}[name](arguments)
+    return 0
+
+
+def latency(arguments: argparse.Namespace) -> None:
+    """Table by K: the fleet beside the floor."""
+    print(
+        "| K | floor p50 ms | floor p95 | in -> out less inference p50 | p95 | ratio p50 |\n|---|---|---|---|---|---|"
+    )
+    for students in (1, 2, 4, 8):
+        with tempfile.TemporaryDirectory() as folder:
+            deployment = make_deployment(Path(folder) / "deployment", students)
+            with FleetProcesses(Path(folder) / "fleet", deployment.path, persistence=False) as fleet:
+                fleet.start_broker()
+                workers = _start_floor_workers(fleet.port, students, deployment.manifest.widths)
+                floor = _floor_gather(fleet.port, students, arguments.frames)
+                _stop(workers)
+                ours = _fleet_latency(fleet, students, arguments.frames)
+        f50, f95 = np.percentile(floor, (50, 95))
+        o50, o95 = np.percentile(ours, (50, 95))
+        print(f"| {students} | {f50:.2f} | {f95:.2f} | {o50:.2f} | {o95:.2f} | {o50 / f50:.2f} |", flush=True)
+    print()
+
+
+def _fleet_latency(fleet: FleetProcesses, students: int, frames: int) -> list[float]:
+    """Milliseconds from sending a frame to its answer at the sender, without the last student's interpreter."""
+    client, info = _start(fleet, students)
+    image = np.random.default_rng(0).integers(0, 256, (info.height, info.width, info.channels)).astype(np.uint8)
+    answers = list(client.classify((image for _ in range(frames + WARM_UP)), 1))
+    client.close()
+    fleet.stop_all()
+    return [
+        1000 * a.round_trip_s - a.prediction.latency_ms.student for a in answers[WARM_UP:] if not a.prediction.missing
+    ]
+
+
+def _floor_gather(port: int, students: int, frames: int) -> list[float]:
+    """The same round with bare paho: publish a frame, wait until all workers have answered, publish the answer.
+
+    The gatherer passes an answer of 430 bytes at QoS 1 back to itself, as a coordinator's client gets it.
+    """
+    client = _bare_client(f"floor-{os.getpid()}")
+    seen = {"features": 0, "answer": 0}
+
+    def on_message(_client: mqtt.Client, _user: object, message: mqtt.MQTTMessage) -> None:
+        if message.topic == "floor/answer":
+            seen["answer"] += 1
+            return
+        seen["features"] += 1
+        if seen["features"] % students == 0:
+            client.publish("floor/answer", bytes(430), 1)
+
+    client.on_message = on_message
+    client.connect("127.0.0.1", port)
+    client.subscribe([("floor/feature/#", 0), ("floor/answer", 1)])
+    _loop_until(client, lambda: False, 0.5)
+    times = []
+    for number in range(frames + WARM_UP):
+        started = time.perf_counter()
+        client.publish("floor/frame", bytes(FRAME_BYTES))
+        _loop_until(client, lambda wanted=number + 1: seen["answer"] >= wanted, 2.0)
+        times.append(1000 * (time.perf_counter() - started))
+    client.disconnect()
+    return times[WARM_UP:]
+
+
+def _start_floor_workers(port: int, students: int, widths: tuple[int, ...]) -> list[multiprocessing.Process]:
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=floor_worker, args=(port, i, widths[i] + 28), daemon=True) for i in range(students)
+    ]
+    for worker in workers:
+        worker.start()
+    time.sleep(2.0 + students)
+    return workers
+
+
+def floor_worker(port: int, number: int, reply_bytes: int) -> None:
+    """Answers every frame with as many bytes as a student's features have."""
+    client = _bare_client(f"floor-worker-{number}")
+    client.on_message = lambda c, _user, _message: c.publish(f"floor/feature/{number}", bytes(reply_bytes))
+    client.connect("127.0.0.1", port)
+    client.subscribe("floor/frame")
+    client.loop_forever()
+
+
+def throughput(arguments: argparse.Namespace) -> None:
+    """Frames a second with as many agents as students, against the students alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.deployment:
+            deployment = open_deployment(arguments.deployment)
+        else:
+            deployment = make_deployment(Path(folder) / "deployment", 2, heavy=True)
+        students = len(deployment.manifest.students)
+        bare = _bare_frames_per_s(deployment, students)
+        with FleetProcesses(Path(folder) / "fleet", deployment.path, persistence=False) as fleet:
+            fleet.start_broker()
+            client, info = _start(fleet, students)
+            image = np.random.default_rng(0).integers(0, 256, (info.height, info.width, info.channels)).astype(np.uint8)
+            frames = max(100, int(bare * 5))
+            started = time.perf_counter()
+            answers = list(client.classify((image for _ in range(frames)), 16))
+            ours = len(answers) / (time.perf_counter() - started)
+            client.close()
+        network = deployment.manifest.students[0].network
+    print(f"throughput, {students} agents ({network}): bare loops {bare:.0f} frames/s, fleet {ours:.0f} frames/s, "
+          f"{100 * ours / bare:.0f} % (goal 70 %)\n", flush=True)  # fmt: skip
+
+
+def _bare_frames_per_s(deployment: DeploymentDirectory, students: int, seconds: float = 4.0) -> float:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    loops = [context.Process(target=bare_loop, args=(deployment.path, i, seconds, queue)) for i in range(students)]
+    for loop in loops:
+        loop.start()
+    rates = [queue.get(timeout=120) for _ in loops]
+    for loop in loops:
+        loop.join()
+    return min(rates)  # a frame needs all students
+
+
+def bare_loop(path: Path, student: int, seconds: float, queue: "multiprocessing.Queue[float]") -> None:
+    """One student alone, as fast as it goes."""
+    slot = open_student(open_deployment(path), student, "auto", "auto", 1)
+    image = np.random.default_rng(0).integers(0, 256, slot.runtime.input_shape).astype(np.uint8)
+    slot.runtime.run(image)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        slot.runtime.run(image)
+        count += 1
+    queue.put(count / (time.perf_counter() - started))
+
+
+def capacity(arguments: argparse.Namespace) -> None:
+    """Features a second of CPU time: the coordinator against a subscriber that only counts. K = 2."""
+    frames = max(2000, arguments.frames)
+    with tempfile.TemporaryDirectory() as folder:
+        deployment = make_deployment(Path(folder) / "deployment", 2)
+        with FleetProcesses(Path(folder) / "fleet", deployment.path, persistence=False) as fleet:
+            fleet.start_broker()
+            floor = _capacity_of_floor(fleet.port, deployment, frames)
+            fleet.start_coordinator()
+            client = FrameClient(_settings(fleet.port), "probe")
+            client.wait_for_site(60, all_students=False)
+            ours = _capacity_of_coordinator(fleet, deployment, frames, sources=1)
+            client.close()
+    print(f"capacity, K = 2: counting subscriber {floor:.0f} features/s of CPU, coordinator {ours:.0f}, "
+          f"{100 * ours / floor:.0f} % (goal 60 %)\n", flush=True)  # fmt: skip
+
+
+def cost(arguments: argparse.Namespace) -> None:
+    """Coordinator CPU for a frame, by sources and by replicas of each student."""
+    frames = max(1000, arguments.frames)
+    print("| sources | devices a student | coordinator CPU us a frame |\n|---|---|---|")
+    for sources, devices in ((1, 1), (4, 1), (16, 1), (64, 1), (1, 2), (1, 4)):
+        with tempfile.TemporaryDirectory() as folder:
+            deployment = make_deployment(Path(folder) / "deployment", 2)
+            with FleetProcesses(Path(folder) / "fleet", deployment.path, persistence=False) as fleet:
+                fleet.start_broker()
+                fleet.start_coordinator()
+                client = FrameClient(_settings(fleet.port), "probe")
+                client.wait_for_site(60, all_students=False)
+                rate = _capacity_of_coordinator(fleet, deployment, frames, sources, devices)
+                client.close()
+        print(f"| {sources} | {devices} | {2 * devices * 1e6 / rate:.0f} |", flush=True)
+    print()
+
+
+def _capacity_of_coordinator(
+    fleet: FleetProcesses, deployment: DeploymentDirectory, frames: int, sources: int, devices: int = 1
+) -> float:
+    """Features merged in a second of the coordinator's CPU time, from synthetic agents."""
+    topics, widths = SiteTopics("home"), deployment.manifest.widths
+    link = MqttLink(BrokerSettings(port=fleet.port), "synthetic", [(topics.prediction("+"), 0)])
+    while not link.connected:
+        link.poll(0.05)
+    link.poll(0.3)
+    shape = deployment.manifest.input
+    image = np.zeros((shape.height, shape.width, shape.channels), np.uint8)
+    program = psutil.Process(fleet.running["coordinator"].pid)
+    before = sum(program.cpu_times()[:2])
+    answered = 0
+    for number in range(frames):
+        source = f"synthetic-{number % sources}"
+        link.publish(Outgoing(topics.frame(source), encode_frame(FrameMessage(number, 0, image))))
+        for student, width in enumerate(widths):
+            payload = encode_features(FeatureMessage(number, np.zeros(width, np.int8), 100, 100, 0.1, 0))
+            for device in range(devices):
+                link.publish(
+                    Outgoing(topics.feature(source, deployment.id, student, f"pi-{student}-{device}"), payload)
+                )
+        while number - answered > 64:
+            answered += sum(isinstance(event, Message) for event in link.poll(0.5))
+    end = time.monotonic() + 20
+    while answered < frames and time.monotonic() < end:
+        answered += sum(isinstance(event, Message) for event in link.poll(0.1))
+    spent = sum(program.cpu_times()[:2]) - before
+    link.close()
+    if answered < frames:
+        print(f"warning: {frames - answered} of {frames} frames got no answer")
+    return frames * len(widths) * devices / spent
+
+
+def _capacity_of_floor(port: int, deployment: DeploymentDirectory, frames: int) -> float:
+    """Messages counted in a second of CPU time by bare paho, of the size of features; with their frames, as ours."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    expected = 2 * frames
+    counter = context.Process(target=counting_subscriber, args=(port, expected, queue))
+    counter.start()
+    queue.get(timeout=60)
+    payload = encode_features(FeatureMessage(0, np.zeros(deployment.manifest.widths[0], np.int8), 100, 100, 0.1, 0))
+    link = MqttLink(BrokerSettings(port=port), "floor-sender", [])
+    while not link.connected:
+        link.poll(0.05)
+    topic = SiteTopics("home").feature("synthetic-0", deployment.id, 0, "pi-0")
+    for number in range(expected):
+        link.publish(Outgoing(topic, payload))
+        if number % 64 == 63:
+            link.poll(0.002)
+    rate = float(queue.get(timeout=120))
+    counter.join()
+    link.close()
+    return rate
+
+
+def counting_subscriber(port: int, expected: int, queue: "multiprocessing.Queue[float]") -> None:
+    """Counts until all have come, then tells the rate in its own CPU time."""
+    client = _bare_client("counter")
+    count = [0]
+
+    def on_message(_client: mqtt.Client, _user: object, _message: mqtt.MQTTMessage) -> None:
+        count[0] += 1
+
+    client.on_message = on_message
+    client.connect("127.0.0.1", port)
+    client.subscribe("nonn/#")
+    _loop_until(client, lambda: False, 0.5)
+    queue.put(0.0)
+    started = time.process_time()
+    _loop_until(client, lambda: count[0] >= expected, 60.0)
+    queue.put(count[0] / (time.process_time() - started))
+
+
+def _bare_client(name: str) -> mqtt.Client:
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTProtocolVersion.MQTTv5)
+    client.on_socket_open = lambda _c, _u, connection: connection.setsockopt(6, 1, 1)  # TCP_NODELAY
+    return client
+
+
+def _loop_until(client: mqtt.Client, done: Callable[[], bool], patience_s: float) -> None:
+    end = time.monotonic() + patience_s
+    while not done() and time.monotonic() < end:
+        client.loop(0.05)
+
+
+def _start(fleet: FleetProcesses, students: int) -> tuple[FrameClient, object]:
+    for student in range(students):
+        fleet.start_agent(f"pi-{student}", str(student))
+    fleet.start_coordinator()
+    client = FrameClient(_settings(fleet.port), "bench")
+    return client, client.wait_for_site(120)
+
+
+def _settings(port: int) -> ClientSettings:
+    return ClientSettings.model_validate({"broker": {"port": port}})
+
+
+def _stop(workers: list[multiprocessing.Process]) -> None:
+    for worker in workers:
+        worker.terminate()
+        worker.join()
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
