@@ -30,6 +30,10 @@ class RunConfiguration(BaseModel):
 
     teacher_passes: int = Field(default=30, ge=1, description="passes over the training images, stage teacher")
     teacher_rate: float = Field(default=0.1, gt=0, description="highest learning rate, stage teacher")
+    teacher_smoothing: Share = Field(default=0.0, description="label smoothing, stage teacher")
+    teacher_cutout: int = Field(
+        default=0, ge=0, description="side of the grey square put into each image, stage teacher"
+    )
 
     views: int = Field(default=4, ge=1, le=64, description="fixed augmented views of each training image")
     crop_pad: int = Field(default=4, ge=0, le=64, description="pixels of reflection padding before a random crop")

@@ -13,7 +13,7 @@ from trainer.batches import pass_order
 from trainer.configuration import RunConfiguration
 from trainer.datasets import Split
 from trainer.losses import one_cycle
-from trainer.networks import catalogue
+from trainer.networks import airbench, catalogue
 from trainer.progress import say
 from trainer.run_context import RunContext
 from trainer.run_directory import Stage, file_hash, write_json
@@ -23,8 +23,11 @@ from trainer.training_curves import CurveLog
 from trainer.training_loop import LoopPlan, train
 
 VALIDATION_BATCH = 250
-TRAINING_KEYS = ("teacher", "teacher_passes", "teacher_rate", "seed", "split_seed", "dataset", "batch", "weight_decay",
-                 "crop_pad", "flip", "bfloat16")  # fmt: skip
+WHITENING_IMAGES = 5_000
+TRAINING_KEYS = (
+    "teacher", "teacher_passes", "teacher_rate", "teacher_smoothing", "teacher_cutout", "seed", "split_seed", "dataset",
+    "batch", "weight_decay", "crop_pad", "flip", "bfloat16",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,23 @@ class TeacherBatches:
         pad = min(settings.crop_pad, min(images.shape[1:3]) - 1)
         images = crop(images, rng.integers(0, 2 * pad + 1, (len(rows), 2)).astype(np.uint8), pad)
         if settings.flip:
-            mirrored = rng.random(len(rows)) < 0.5
+            # Alternating (arXiv 2404.00498): two passes in a row show both sides of every image.
+            first = np.random.default_rng([settings.seed, 3]).integers(0, 2, len(self.split))
+            mirrored = (first[rows] + number) % 2 == 1
             images[mirrored] = images[mirrored, :, ::-1]
+        if settings.teacher_cutout:
+            cut_out(images, settings.teacher_cutout, rng)
         return images, self.split.labels[rows]
+
+
+def cut_out(images: NDArray[np.uint8], side: int, rng: np.random.Generator) -> None:
+    """Grey out a square in each image, in place (DeVries and Taylor, arXiv 1708.04552). images: (n, h, w, c), uint8."""
+    height, width = images.shape[1:3]
+    top = rng.integers(-(side // 2), height - side // 2, len(images))[:, None]
+    left = rng.integers(-(side // 2), width - side // 2, len(images))[:, None]
+    rows, columns = np.arange(height)[None], np.arange(width)[None]
+    inside_rows, inside_columns = (rows >= top) & (rows < top + side), (columns >= left) & (columns < left + side)
+    images[inside_rows[:, :, None] & inside_columns[:, None, :]] = 127
 
 
 class TeacherStep:
@@ -75,7 +92,9 @@ class TeacherStep:
     def _update(self, pixels: Any, labels: Any, rate: Any) -> Any:
         with tf.GradientTape() as tape:
             logits = self._network(tf.cast(pixels, tf.float32), training=True)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            smoothing, classes = self._settings.teacher_smoothing, logits.shape[-1]
+            targets = tf.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
         self._optimizer.set_rate(rate)
         self._optimizer.apply(tape.gradient(loss, self._network.trainable_variables))
         return loss
@@ -93,6 +112,8 @@ def train_teacher(context: RunContext, stage: Stage) -> dict[str, Any]:
     try:
         mean, deviation = pixel_statistics(dataset.train.images)
         network = catalogue.classifier(settings.teacher, dataset.image_shape, len(dataset.classes), mean, deviation)
+        if airbench.matches(settings.teacher):
+            airbench.prepare(network, dataset.train.images[:WHITENING_IMAGES])
     finally:
         keras.config.set_dtype_policy("float32")
     batches = TeacherBatches(dataset.train, settings)

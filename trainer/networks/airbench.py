@@ -7,6 +7,9 @@ are non-negative as the paper wants them) and in mean pooling where the original
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from trainer.networks.layers import batch_norm, relu
 
@@ -32,6 +35,39 @@ def trunk(_name: str, pixels: Any, prefix: str) -> Any:
         flow = _convolution(flow, filters, f"{prefix}g{group}c1")
         flow = relu(batch_norm(flow, f"{prefix}g{group}bn1"), f"{prefix}g{group}a1")
     return flow
+
+
+def prepare(network: Any, images: NDArray[np.uint8]) -> None:
+    """Set the whitening filters from training images (n, h, w, channels), and start convolutions as identities."""
+    normalised = np.asarray(network.get_layer("normalise")(images.astype(np.float32)))
+    layer = network.get_layer("whitening")
+    kernel, bias = layer.get_weights()
+    filters = whitening_filters(normalised)[:, :, :, : kernel.shape[-1]]
+    kernel[...] = 0
+    kernel[..., : filters.shape[-1]] = filters
+    layer.set_weights([kernel, np.zeros_like(bias)])
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (3, 3):
+            (weights,) = layer.get_weights()
+            same = min(weights.shape[2:])
+            weights[:, :, :, :same] = 0
+            weights[1, 1, np.arange(same), np.arange(same)] = 1
+            layer.set_weights([weights])
+
+
+def whitening_filters(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Eigenvectors of 2x2 patches over their deviations, and their negatives: (2, 2, channels, 8 channels), float32.
+
+    images: (n, height, width, channels), normalised. Page, "How to train your ResNet 8"; kept fixed in training.
+    """
+    channels = images.shape[-1]
+    windows = sliding_window_view(images, (2, 2), axis=(1, 2))[:, ::2, ::2]  # (n, rows, columns, channels, 2, 2)
+    patches = windows.reshape(-1, channels * 4).astype(np.float64)
+    variances, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
+    scaled = (vectors / np.sqrt(variances + 5e-4))[:, ::-1]
+    filters = np.hstack([scaled, -scaled]).reshape(channels, 2, 2, -1).transpose(1, 2, 0, 3)
+    result: NDArray[np.float32] = np.ascontiguousarray(filters, np.float32)
+    return result
 
 
 def _convolution(flow: Any, filters: int, name: str) -> Any:
