@@ -80,6 +80,7 @@ class SiteObserver:
         self._info: NodeInfo | None = None
         self._state: NodeState | None = None
         self._features: dict[tuple[int, int], FeatureMessage] = {}
+        self.camera_answers = 0  # features of images that the device's own camera took
         settings = BrokerSettings(
             host="127.0.0.1",
             port=port,
@@ -91,6 +92,7 @@ class SiteObserver:
             (self._topics.node(device, "info"), 1),
             (self._topics.node(device, "state"), 1),
             (self._topics.features_of(SOURCE), 0),
+            (self._topics.features_of(device), 0),
         ]
         self._link = MqttLink(settings, "boot-test-observer", subscriptions)
 
@@ -117,6 +119,12 @@ class SiteObserver:
             self._poll(0.2)
         return {student: message for (frame, student), message in self._features.items() if frame == frame_id}
 
+    def wait_for_camera(self, count: int, deadline_s: float) -> int:
+        """Return how many images of the device's camera were answered: `count`, or fewer at the deadline."""
+        while self.camera_answers < count and time.monotonic() < deadline_s:
+            self._poll(0.2)
+        return self.camera_answers
+
     def close(self) -> None:
         """Leave the broker."""
         self._link.close()
@@ -132,5 +140,8 @@ class SiteObserver:
         elif message.topic == self._topics.node(self._device, "state"):
             self._state = decode_status(NodeState, message.payload)
         else:
-            features = decode_features(message.payload)
-            self._features[features.frame_id, self._topics.parse_feature(message.topic).student] = features
+            features, topic = decode_features(message.payload), self._topics.parse_feature(message.topic)
+            if topic.source == self._device:
+                self.camera_answers += 1
+            else:
+                self._features[features.frame_id, topic.student] = features

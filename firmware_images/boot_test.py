@@ -23,6 +23,11 @@ from firmware_images.qemu_machine import RunningMachine, qemu_command, take_kern
 # QEMU's SD card wants a power of two; larger than the image, so that something is left to grow into.
 CARD_BYTES = 2 * 1024**3
 FRAME_SEED = 20  # of the random images that both ends classify
+CAMERA_ANSWERS = 3
+CAMERA_WAIT_S = 120.0
+# vivid is the kernel's virtual camera: the device reads it through the same calls as a USB camera.
+CAMERA_TABLE = '\n[camera]\nkind = "v4l2"\ndevice = "/dev/video0"\nframes_per_s = 1\n'
+CAMERA_MODULE = "modules_load=vivid"
 ANSWER_S = 60.0  # for one frame, on a machine that emulates every instruction
 
 
@@ -38,6 +43,7 @@ class BootTestOptions:
     frames: int
     power_cut: bool
     niceness: int = 10
+    camera: bool = False
 
 
 @dataclass
@@ -74,7 +80,12 @@ def boot_test(options: BootTestOptions) -> int:
     with BootBroker(work, authority) as broker:
         card = work / "card.img"
         identity = authority.issue(device)
-        prepare_card(options.image, card, options.deployment, _card_text(device, broker.port, authority, identity))
+        prepare_card(
+            options.image,
+            card,
+            options.deployment,
+            _card_text(device, broker.port, authority, identity) + (CAMERA_TABLE if options.camera else ""),
+        )
         observer = SiteObserver(broker.port, authority.certificate, authority.issue("observer"), device)
         try:
             _run_boots(options, report, card, work, observer, deployment)
@@ -121,8 +132,9 @@ def _run_boots(
 ) -> None:
     kernel = take_kernel(card, work)
     session = 0
+    added = CAMERA_MODULE if options.camera else ""
     for start in ("first", "second") if options.power_cut else ("first",):
-        command = qemu_command(options.machine, kernel, card, work / f"serial-{start}.log", options.niceness)
+        command = qemu_command(options.machine, kernel, card, work / f"serial-{start}.log", options.niceness, added)
         with RunningMachine(command, work / f"qemu-{start}.log") as machine:
             birth = observer.wait_for_birth(session, machine.started_s + options.timeout_s)
             if birth is None:
@@ -136,6 +148,17 @@ def _run_boots(
             if birth.info.deployment != deployment.id:
                 report.fail(f"the device runs deployment {birth.info.deployment}, expected {deployment.id}")
             _compare_answers(options, report, observer, open_student(deployment, 0, "auto", "auto", 1), deployment)
+            if options.camera:
+                _watch_camera(report, observer)
+
+
+def _watch_camera(report: BootReport, observer: SiteObserver) -> None:
+    """The device captures, publishes and answers its own images."""
+    answered = observer.wait_for_camera(CAMERA_ANSWERS, time.monotonic() + CAMERA_WAIT_S)
+    report.facts["camera_answers"] = answered
+    report.note(f"camera: {answered} images captured and answered on the device")
+    if answered < CAMERA_ANSWERS:
+        report.fail(f"camera: {answered} answers within {CAMERA_WAIT_S:g} s, expected {CAMERA_ANSWERS}")
 
 
 def _compare_answers(

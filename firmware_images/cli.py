@@ -81,6 +81,7 @@ def _add_boot_test(add_parser: AddParser) -> None:
     boot.add_argument("--timeout", type=float, default=900, help="seconds until it counts as failed [900]")
     boot.add_argument("--frames", type=int, default=4, help="frames sent once it has joined [4]")
     boot.add_argument("--power-cut", action="store_true", help="kill QEMU after the join and start again")
+    boot.add_argument("--camera", action="store_true", help="let the device answer images of a virtual V4L2 camera too")
     boot.add_argument("--nice", type=int, default=10, help="QEMU's niceness [10]")
     boot.set_defaults(job=_boot_test)
 
@@ -145,6 +146,7 @@ def _boot_test(arguments: argparse.Namespace) -> int:
         frames=arguments.frames,
         power_cut=arguments.power_cut,
         niceness=arguments.nice,
+        camera=arguments.camera,
     )
     return boot_test(options)
 

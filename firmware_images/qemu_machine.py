@@ -43,11 +43,13 @@ def take_kernel(card: Path, folder: Path) -> Kernel:
     return Kernel(take("vmlinuz-"), take("initrd.img-"), take(DEVICE_TREES["pi3"]), command_line)
 
 
-def qemu_command(machine: str, kernel: Kernel, card: Path, serial_log: Path, niceness: int = 10) -> list[str]:
+def qemu_command(
+    machine: str, kernel: Kernel, card: Path, serial_log: Path, niceness: int = 10, extra: str = ""
+) -> list[str]:
     """Return QEMU's command line; it starts with the clock in 1970, as a Pi does."""
     words = kernel.command_line.split()
     # QEMU resets at the first write to the Pi's watchdog; on hardware it stays on.
-    added = ["systemd.watchdog_sec=0"]
+    added = ["systemd.watchdog_sec=0", *extra.split()]
     if machine == "raspi3b":
         # The serial console is the second port: Bluetooth has the first.
         specific = ["-M", "raspi3b", "-dtb", str(kernel.device_tree), "-drive", f"if=sd,format=raw,file={card}"]

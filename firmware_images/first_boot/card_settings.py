@@ -8,6 +8,7 @@ from typing import Any
 
 ROLES = ("agent", "coordinator", "both")
 CAMERAS = ("none", "v4l2", "picamera2")
+AUTO = "auto"
 MAX_STUDENTS = 256  # the topic tree of edge_agent.protocol.topics; a test holds them together
 # What stands on the card in a secret's place once the device has taken it: "keep what you have".
 APPLIED = "(applied)"
@@ -15,6 +16,7 @@ APPLIED = "(applied)"
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 _SSH_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/=]+( [^\r\n]*)?")
+_DEVICE_PATH = re.compile(r"/dev/[A-Za-z0-9/_.:-]+")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _LOOPBACK = ("127.", "localhost", "::1")
 
@@ -55,18 +57,27 @@ class BrokerServer:
 
 
 @dataclass(frozen=True)
+class Camera:
+    """What this device publishes as a source of images."""
+
+    kind: str
+    device: str
+    source: str
+    frames_per_s: float
+
+
+@dataclass(frozen=True)
 class CardSettings:
     """Everything that a card may say; empty strings stand for "not asked for"."""
 
     name: str
     site: str
-    students: tuple[int, ...]
+    students: tuple[int, ...] | str  # or AUTO: as the coordinator assigns them
     role: str
     broker: Broker
     wifi: Wifi | None
     server: BrokerServer | None
-    camera: str
-    camera_device: str
+    camera: Camera | None
     zone: str
     authorized_key: str
 
@@ -167,30 +178,30 @@ def parse_card(content: bytes, places: Places) -> CardSettings:
         broker=_broker(reader, role),
         wifi=_wifi(reader, places),
         server=_server(reader, role),
-        camera=reader.choice("camera", "source", CAMERAS, "none"),
-        camera_device=reader.text("camera", "device", "/dev/video0", "a path such as /dev/video0", None),
+        camera=_camera(reader),
         zone=_zone(reader, places),
         authorized_key=reader.text("ssh", "authorized_key", "", "one line such as ssh-ed25519 AAAA... me", _SSH_KEY),
     )
     if settings.server is not None and not settings.broker.tls:
         reader.problems.append("[broker_server]: expected ca, cert and key in [broker] too")
+    if role != "coordinator" and settings.students == () and settings.camera is None and not reader.problems:
+        reader.problems.append('[device] student = "none" and no [camera]: this device would have nothing to do')
     reader.unknown()
     if reader.problems:
         raise CardProblemsError(reader.problems)
     return settings
 
 
-def _students(reader: _Reader, role: str) -> tuple[int, ...]:
+def _students(reader: _Reader, role: str) -> tuple[int, ...] | str:
     value = reader.raw("device", "student", None)
-    expected = "the index of this device's student, such as 0, or a list such as [0, 2]"
+    expected = 'the index of this device\'s student, such as 0, a list such as [0, 2], "auto" or "none"'
     if value is None:
         if role != "coordinator":
             reader.problems.append(f"[device] student: missing; expected {expected}")
         return ()
-    if value == "auto":
-        reader.problems.append(
-            f'[device] student = "auto": this version does not choose by itself; expected {expected}'
-        )
+    if value == AUTO:
+        return AUTO
+    if value == "none":
         return ()
     indices = value if isinstance(value, list) else [value]
     legal = indices and all(type(index) is int and 0 <= index < MAX_STUDENTS for index in indices)
@@ -254,6 +265,18 @@ def _wifi(reader: _Reader, places: Places) -> Wifi | None:
             "[wifi] country: missing; expected the country's code, such as DE: it decides the channels"
         )
     return Wifi(ssid, psk, country)
+
+
+def _camera(reader: _Reader) -> Camera | None:
+    kind = reader.choice("camera", "kind", CAMERAS, "none")
+    device = reader.text("camera", "device", "/dev/video0", "a path such as /dev/video0", _DEVICE_PATH)
+    # Its own name unless the card says another: one camera, one source.
+    source = reader.text("camera", "source", "", "letters a-z, digits and -, such as door", _ID)
+    rate = reader.raw("camera", "frames_per_s", 5)
+    if type(rate) not in (int, float) or not 0 < rate <= 240:  # type: ignore[operator]
+        reader.problems.append(f"[camera] frames_per_s = {rate!r}: expected a number above 0, at most 240")
+        return None
+    return Camera(kind, device, source, float(rate)) if kind != "none" else None  # type: ignore[arg-type]
 
 
 def _zone(reader: _Reader, places: Places) -> str:

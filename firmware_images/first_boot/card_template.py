@@ -1,6 +1,7 @@
 """The card's file as text: the commented template of a fresh image, and what is left once it was applied."""
 
 import json
+from dataclasses import asdict
 
 from firmware_images.first_boot.card_settings import APPLIED, CardSettings
 
@@ -11,7 +12,7 @@ TEMPLATE = """\
 [device]
 name = ""                  # such as pi-kitchen: letters a-z, digits and -; also its name on the network, NAME.local
 site = "home"
-student = 0                # which student this device runs; a list such as [0, 2] for several
+student = 0                # which student this device runs; [0, 2] several, "auto" as assigned, "none" camera only
 
 [role]
 name = "{role}"             # agent, coordinator or both
@@ -31,8 +32,10 @@ host = "coordinator.local"
 #country = "DE"
 
 #[camera]
-#source = "v4l2"           # none, v4l2 (USB) or picamera2 (CSI, on Raspberry Pi OS)
-#device = "/dev/video0"
+#kind = "v4l2"             # none, v4l2 (USB) or picamera2 (CSI, on Raspberry Pi OS)
+#device = "/dev/video0"    # for v4l2
+#source = "door"           # what its images are called [the device's name]
+#frames_per_s = 5
 
 #[time]
 #zone = "Europe/Berlin"
@@ -50,14 +53,18 @@ def card_template(role: str) -> str:
 def wiped_card(settings: CardSettings, size_bytes: int) -> bytes:
     """Return the card's settings without secrets, at least `size_bytes` long so that nothing of the old text stays."""
     broker = settings.broker
-    students = list(settings.students)
+    students = settings.students
     tables: dict[str, dict[str, object]] = {
         "device": {"name": settings.name, "site": settings.site},
         "role": {"name": settings.role},
         "broker": {"host": broker.host, "port": broker.port},
     }
-    if students:
-        tables["device"]["student"] = students[0] if len(students) == 1 else students
+    if isinstance(students, str):
+        tables["device"]["student"] = students
+    elif students:
+        tables["device"]["student"] = students[0] if len(students) == 1 else list(students)
+    elif settings.role != "coordinator":
+        tables["device"]["student"] = "none"
     if broker.tls:
         tables["broker"] |= {"ca": broker.ca, "cert": broker.cert, "key": APPLIED}
     if broker.insecure:
@@ -67,8 +74,8 @@ def wiped_card(settings: CardSettings, size_bytes: int) -> bytes:
     if settings.wifi is not None:
         wifi = settings.wifi
         tables["wifi"] = {"ssid": wifi.ssid, "psk": APPLIED, "country": wifi.country}
-    if settings.camera != "none":
-        tables["camera"] = {"source": settings.camera, "device": settings.camera_device}
+    if settings.camera is not None:
+        tables["camera"] = {key: value for key, value in asdict(settings.camera).items() if value != ""}
     tables["time"] = {"zone": settings.zone}
     if settings.authorized_key:
         tables["ssh"] = {"authorized_key": settings.authorized_key}

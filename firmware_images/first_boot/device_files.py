@@ -112,11 +112,28 @@ def _agent_config(settings: CardSettings) -> str:
     lines = [
         "# Written from the card's nonn-edge.toml; change that file and restart.",
         f'deployment = "{DEPLOYMENT}"',
-        f"students = {list(settings.students)}",
+        f"students = {_students(settings.students)}",
         f'site = "{settings.site}"',
         f'device = "{settings.name}"',
     ]
-    return "\n".join(lines) + "\n" + _broker_table(settings.broker)
+    return "\n".join(lines) + "\n" + _camera_table(settings) + _broker_table(settings.broker)
+
+
+def _students(students: tuple[int, ...] | str) -> str:
+    if isinstance(students, str):
+        return json.dumps(students)
+    return str(list(students)) if students else '"none"'
+
+
+def _camera_table(settings: CardSettings) -> str:
+    camera = settings.camera
+    if camera is None:
+        return ""
+    lines = ["", "[camera]", f'kind = "{camera.kind}"', f'source = "{camera.source or settings.name}"']
+    lines.append(f"frames_per_s = {camera.frames_per_s}")
+    if camera.kind == "v4l2":
+        lines.append(f'location = "{camera.device}"')
+    return "\n".join(lines) + "\n"
 
 
 def _coordinator_config(settings: CardSettings) -> str:

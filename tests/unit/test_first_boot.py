@@ -101,7 +101,9 @@ def error_text(folders: DeviceFolders) -> str:
         (PLAIN.replace("= 2", "= -1"), "[device] student = -1: expected the index"),
         (PLAIN.replace("= 2", "= true"), "[device] student = True"),
         (PLAIN.replace("= 2", "= [1, 1]"), "[device] student = [1, 1]"),
-        (PLAIN.replace("= 2", '= "auto"'), "this version does not choose by itself"),
+        (PLAIN.replace("= 2", '= "none"'), "this device would have nothing to do"),
+        (PLAIN + '[camera]\nkind = "v4l2"\ndevice = "camera"\n', "expected a path such as /dev/video0"),
+        (PLAIN + '[camera]\nkind = "v4l2"\nframes_per_s = 0\n', "expected a number above 0, at most 240"),
         (PLAIN.replace('host = "10.0.0.1"\n', ""), "[broker] host: missing"),
         (PLAIN.replace("insecure = true\n", ""), "no ca, cert and key for 10.0.0.1"),
         (PLAIN + "port = 99999\n", "[broker] port = 99999: expected a number from 1 to 65535"),
@@ -113,7 +115,7 @@ def error_text(folders: DeviceFolders) -> str:
         (PLAIN + '[time]\nzone = "Mars/Olympus"\n', 'zone = "Mars/Olympus": no such zone'),
         (PLAIN + '[role]\nname = "boss"\n', 'name = "boss": expected one of agent, coordinator, both'),
         (PLAIN + '[ssh]\nauthorized_key = "hunter2"\n', "expected one line such as ssh-ed25519"),
-        (PLAIN + '[camera]\nsource = "eye"\n', "expected one of none, v4l2, picamera2"),
+        (PLAIN + '[camera]\nkind = "eye"\n', "expected one of none, v4l2, picamera2"),
         (PLAIN + "[wlan]\n", "[wlan]: no such table; expected one of broker"),
         (PLAIN + '[time]\nzome = "UTC"\n', "[time] zome: no such setting; expected one of zone"),
         ("device = 3\n" + PLAIN.replace('[device]\nname = "pi-a"\nstudent = 2\n', ""), "[device]: expected a table"),
@@ -197,6 +199,22 @@ def test_the_agents_file_is_one_that_the_agent_reads(authority: BootAuthority, f
     settings = load_settings(AgentSettings, argparse.Namespace(config=config), {})
     assert (settings.device, settings.students, settings.broker.port) == ("pi-a", (0,), 8883)
     assert settings.broker.key_file == Path("/etc/nonn-edge/tls/device.key")
+
+
+@pytest.mark.parametrize(("student", "expected"), [("3", (3,)), ("[0, 2]", (0, 2)), ('"auto"', "auto"), ('"none"', ())])
+def test_students_and_camera_reach_the_agent_as_the_card_says(
+    folders: DeviceFolders, student: str, expected: tuple[int, ...] | str
+) -> None:
+    import argparse
+
+    text = PLAIN.replace("student = 2", f"student = {student}") + '[camera]\nkind = "v4l2"\ndevice = "/dev/video1"\n'
+    assert apply(folders, text) is Outcome.APPLIED
+    again = parse_card((folders.card / "nonn-edge.toml").read_bytes(), PLACES)
+    assert again == parse_card(text.encode(), PLACES)
+    config = argparse.Namespace(config=folders.root / "etc/nonn-edge/agent.toml")
+    settings = load_settings(AgentSettings, config, {})
+    assert settings.students == expected
+    assert (settings.camera.source, settings.camera.location) == ("pi-a", "/dev/video1")
 
 
 def test_keys_and_passwords_are_not_for_everybody(authority: BootAuthority, folders: DeviceFolders) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.console.exit_codes import ExitCode
+from edge_agent.settings import AgentSettings
 from firmware_images.first_boot.device_files import AGENT_CONFIG, COORDINATOR_CONFIG
 from firmware_images.spec import DEFAULT_SPEC, load_spec
 
@@ -65,8 +66,16 @@ def test_bad_settings_end_the_restarts(unit: str) -> None:
     text = (UNITS / unit).read_text()
     assert f"RestartPreventExitStatus={ExitCode.CONFIGURATION.value}\n" in text
     assert "Restart=on-failure\n" in text
+
+
+@pytest.mark.parametrize("unit", ["edge-agent.service", "edge-agent@.service"])
+def test_an_agent_that_makes_no_progress_is_restarted(unit: str) -> None:
+    text = (UNITS / unit).read_text()
     assert "Type=notify\n" in text
-    assert "WatchdogSec=" in text
+    fed_every_s = AgentSettings.model_fields["telemetry_s"].default
+    watchdog = re.search(r"^WatchdogSec=(\d+)$", text, re.MULTILINE)
+    assert watchdog
+    assert int(watchdog[1]) >= 5 * fed_every_s
 
 
 def test_units_start_where_the_first_boot_wrote_their_settings() -> None:
