@@ -48,6 +48,7 @@ class DeployClient:
         self.name = f"deploy-{secrets.token_hex(4)}"
         self.status: RolloutStatus | None = None
         self.devices: dict[str, NodeUpdate] = {}
+        self._request: DeployRequest
         self._replies: dict[str, DeployReply] = {}
         self._last_trouble = "no answer"
         self._link = MqttLink(
@@ -81,6 +82,7 @@ class DeployClient:
 
     def request(self, request: DeployRequest) -> None:
         """Send a request and wait until it is taken up; UserError says why not."""
+        self._request = request
         deadline = time.monotonic() + REPLY_PATIENCE_S
         self._link.publish(Outgoing(self._topics.deploy_request, request.encode(), qos=1))
         while (reply := self._replies.pop(request.transaction, None)) is None:
@@ -98,6 +100,12 @@ class DeployClient:
         while True:
             self.step(0.05)
             status = self.status
+            if status is not None and status.phase == "idle":  # the coordinator was started again
+                if status.active == target:
+                    show(status.model_copy(update={"phase": "complete", "target": target}))
+                    return
+                self.request(self._request)  # it had not fetched everything; it goes on from what came
+                continue
             if status is not None and status.target == target:
                 show(status)
                 if until(status):

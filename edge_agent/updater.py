@@ -70,6 +70,7 @@ class Updater(Extension):
         self._retry_at: float | None = None
         self._retry_s = FIRST_RETRY_S
         self._now = 0.0
+        self._activating = ""  # the last deployment that began to answer here
         self._committed: TrustedManifest | None = None
         if fell_back:
             self._report.fell_back(fell_back)
@@ -229,12 +230,18 @@ class Updater(Extension):
 
     def _activate(self, lane: Lane | None) -> None:
         """From the first frame that the new students answer, a reboot comes back to them."""
-        if lane is None or self._store.record.active == lane.deployment or self._report.state == "active":
+        if lane is None or lane.deployment in (self._activating, self._store.record.active):
             return
         deployment, rollout = lane.deployment, self._report.rollout
-        self._worker.submit(lambda: self._store.activate(deployment, rollout), self._stored)
-        self._report.active(deployment)
+        self._activating = deployment
         self._proof_due = self._now + PROOF_S
+
+        def activated(result: Exception | None) -> None:
+            self._stored(result)
+            if self._activating == deployment:  # said when it is durable: who reads it may pull the plug
+                self._report.active(deployment)
+
+        self._worker.submit(lambda: self._store.activate(deployment, rollout), activated)
 
     def _change_over(self, switch: SwitchMessage) -> None:
         """The switch is complete: what was standby answers everything."""
@@ -243,7 +250,6 @@ class Updater(Extension):
             return
         self._activate(self._lanes.standby)
         self._lanes.change_over()
-        self._report.active(switch.deployment)
         self._in_use()
         _log.info("deployment %s answers", switch.deployment)
 
@@ -252,6 +258,7 @@ class Updater(Extension):
         bad, current, reason = switch.previous or "", self._lanes.current.deployment, switch.reason
         self._worker.submit(lambda: self._store.refuse(bad, switch.rollout, reason), self._stored)
         self._worker.submit(lambda: self._store.activate(current, switch.rollout), self._stored)
+        self._activating = ""
         self._lanes.drop_standby()
         self._report.rolled_back(bad, current, reason)
         _log.warning("deployment %s was taken back: %s", bad, reason)
@@ -259,9 +266,12 @@ class Updater(Extension):
     def _leave_standby(self) -> None:
         """The site desires something else before the standby answered."""
         current, standby, rollout = self._lanes.current.deployment, self._lanes.standby, self._report.rollout
-        if self._report.state == "active" and standby is not None:  # it answered, and the switch back was missed
+        if (
+            standby is not None and self._activating == standby.deployment
+        ):  # it answered, and the switch back was missed
             self._worker.submit(lambda: self._store.activate(current, rollout), self._stored)
             self._report.rolled_back(standby.deployment, current, "the site went back before the update was complete")
+        self._activating = ""
         self._lanes.drop_standby()
 
     def _commit(self) -> None:

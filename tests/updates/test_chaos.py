@@ -12,7 +12,6 @@ pytestmark = [
     pytest.mark.broker,
     pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed"),
 ]
-VICTIMS = ("pi-1", "coordinator", "broker")
 # What an observer sees just before the kill: each state of the machine, and each of a device on its way.
 STEPS = {
     "fetching": lambda o: o.json("coordinator/main/rollout").get("phase") == "fetching",
@@ -25,6 +24,12 @@ STEPS = {
         and o.json("node/pi-1/update").get("state") == "active"
     ),
     "complete": lambda o: o.json("coordinator/main/rollout").get("phase") == "complete",
+}
+# States of one device mean nothing new to a coordinator or broker that dies in them, and the other way round.
+VICTIMS = {
+    "pi-1": [step for step in STEPS if step != "fetching"],
+    "coordinator": [step for step in STEPS if step != "verifying"],
+    "broker": [step for step in STEPS if step not in ("verifying", "ready")],
 }
 numbers = itertools.count(2)
 
@@ -48,8 +53,7 @@ def deploying(site, number):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize(("victim", "step"), [(victim, step) for victim in VICTIMS for step in VICTIMS[victim]])
 def test_killed_at_this_step_the_site_answers_and_the_update_goes_through(site, victim, step):
     fleet, number = site.fleet, next(numbers)
     bundle = site.bundle(number)
@@ -62,13 +66,13 @@ def test_killed_at_this_step_the_site_answers_and_the_update_goes_through(site, 
     observer.wait(step, STEPS[step], 30)
     fleet.kill(victim)
     fleet.restart(victim)
-    client.wait(60)
+    output, _ = client.communicate(timeout=60)
     observer.seen = {}
     observer.close()
     observer = Observer(fleet)
     deadline = time.monotonic() + 40
     while not all_run(fleet, bundle.id)(observer):
-        assert time.monotonic() < deadline, (client.stdout.read(), observer.seen, fleet.log("coordinator")[-1500:])
+        assert time.monotonic() < deadline, (output, observer.seen, fleet.log("coordinator")[-1500:])
         if observer.json("coordinator/main/rollout").get("phase") in ("idle", "failed"):
             # The fetch ended with one of its two sides: an operator's second try goes on from what came.
             again = site.deploy(number)
