@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from coordinator.accuracy import LabelBook
 from coordinator.extension import CoordinatorExtension
 from coordinator.feature_merger import FrameMerged
 from coordinator.source_names import metric_label
@@ -29,9 +30,11 @@ class CoordinatorMetrics(CoordinatorExtension):
         counts: Callable[[], Mapping[str, int]],
         snapshot: Callable[[], Snapshot | None],
         deployment_name: Callable[[str], str],
+        labels: LabelBook,
     ) -> None:
         self._site, self._coordinator = site, coordinator
         self._counts, self._snapshot, self._deployment_name = counts, snapshot, deployment_name
+        self._labels = labels
         self._started = time.time()
         self.frames = Counter("nonn_frames_total", "Frames opened", ("source",))
         self.frame_bytes = Counter("nonn_frame_bytes_total", "Pixels of opened frames", ("source",))
@@ -69,10 +72,11 @@ class CoordinatorMetrics(CoordinatorExtension):
         own: list[Metric] = [
             self.frames, self.frame_bytes, self.answers, self.missing, self.duration, self.parts, self.features,
             self.student, *_desk_metrics(self._counts()), *process_metrics(self._started),
+            _label_metrics(self._labels),
         ]  # fmt: skip
         snapshot = self._snapshot()
         if snapshot is not None:
-            own += [*self._info(snapshot), *_device_metrics(snapshot), *_label_metrics(snapshot)]
+            own += [*self._info(snapshot), *_device_metrics(snapshot)]
         return render(own)
 
     def _info(self, snapshot: Snapshot) -> list[Metric]:
@@ -148,13 +152,13 @@ _GAUGES: tuple[tuple[str, str, Callable[[NodeTelemetry], float | None]], ...] = 
 )
 
 
-def _label_metrics(snapshot: Snapshot) -> list[Metric]:
+def _label_metrics(labels: LabelBook) -> Metric:
     labelled = Counter("nonn_labelled_answers_total", "Answers to frames of known class", ("source", "outcome"))
-    for source in snapshot.sources:
-        if source.labelled:
-            labelled.set_total(source.name, "right", total=source.correct)
-            labelled.set_total(source.name, "wrong", total=source.labelled - source.correct)
-    return [labelled]
+    for source, total in labels.labelled.copy().items():
+        correct = labels.correct[source]
+        labelled.set_total(metric_label(source), "right", total=correct)
+        labelled.set_total(metric_label(source), "wrong", total=total - correct)
+    return labelled
 
 
 def process_metrics(started: float) -> list[Metric]:

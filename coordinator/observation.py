@@ -56,10 +56,10 @@ class Observation:
         self._latest: Snapshot | None = None
         self._shelf = shelf
         self._deployments = {app.deployment.id: ShownDeployment(app.deployment.id, app.deployment.manifest, head)}
-        metrics = CoordinatorMetrics(
-            settings.site, settings.coordinator, lambda: app.counts, lambda: self._latest, self._name_of
-        )
         labels = LabelBook(app.topics)
+        metrics = CoordinatorMetrics(
+            settings.site, settings.coordinator, lambda: app.counts, lambda: self._latest, self._name_of, labels
+        )
         self.server = WebServer(settings, self._find, metrics.text)
         feed = LiveFeed(
             app.topics,

@@ -3,8 +3,10 @@
 import json
 import re
 
+from coordinator.accuracy import LabelBook
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.snapshot import Snapshot, SourceSnapshot
+from edge_agent.protocol.topics import SiteTopics
 
 
 def names_of(text):
@@ -13,8 +15,9 @@ def names_of(text):
 
 def test_every_query_names_a_metric_of_ours(repository):
     dashboard = json.loads((repository / "docs/grafana/nonn-edge.json").read_text())
+    labels = LabelBook(SiteTopics("home"))
     snapshot = Snapshot(1, 0.0, True, "d" * 16, (SourceSnapshot("a", None, 0.0, (), 2, 1),), (), {})
-    metrics = CoordinatorMetrics("home", "main", dict, lambda: snapshot, lambda _: "digits")
+    metrics = CoordinatorMetrics("home", "main", dict, lambda: snapshot, lambda _: "digits", labels)
     known = names_of(metrics.text()) | set(re.findall(r"nonn_agent_\w+", _agent_source()))
     asked = set()
     for panel in dashboard["panels"]:
