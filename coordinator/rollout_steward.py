@@ -213,8 +213,8 @@ class RolloutSteward(CoordinatorExtension):
         if shelf.holds(result.id):
             self._fetched(None)
             return
-        self._change(previous="")
-        shelf.drop_others(self._worker, self._stored, shelf.record.active, result.id)
+        # The previous one stays until the new one is final: a stopped canary must not cost the way back.
+        shelf.drop_others(self._worker, self._stored, shelf.record.active, shelf.record.previous, result.id)
 
         def begun(outcome: Exception | None) -> None:
             if outcome is not None:
@@ -347,11 +347,12 @@ class RolloutSteward(CoordinatorExtension):
             phase = "failed"
         elif rollout is not None and not rollout.done:
             waiting = rollout.waiting_for(self._fleet())
+        fetched = self._download.progress if self._download.running else 0.0
         status = RolloutStatus(
             phase=phase, rollout=record.last_rollout, active=record.active,
             active_version=self._shelf.version(record.active) or 1, previous=record.previous or None,
             previous_version=self._shelf.version(record.previous), target=target,
-            progress=round(self._download.progress, 2) if phase == "fetching" else 0.0, waiting_for=waiting,
+            progress=round(fetched, 2), waiting_for=waiting,
             canary=rollout.canary if rollout is not None else None, error=self._error,
         )  # fmt: skip
         self._say(self._topics.rollout(self._name), status.encode())

@@ -86,10 +86,14 @@ class ModelStore:
         self.disk.keep({good})
 
     def begin(self, deployment: str) -> None:
-        """Room for the next deployment: the one that neither answers nor is the next is dropped."""
+        """What is neither active, previous nor next is dropped."""
+        self.disk.keep({self.record.active, self.record.previous, deployment})
+
+    def make_room(self, deployment: str) -> None:
+        """The disk is too small for three: the way back is given up for the way on."""
         if self.record.previous not in ("", deployment):
             self._change(previous="")
-        self.disk.keep({self.record.active, deployment})
+        self.begin(deployment)
 
     def opening(self, deployment: str, rollout: int) -> None:
         """About to load `deployment` for the first time: should the agent die of it, the next start knows."""

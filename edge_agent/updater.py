@@ -173,7 +173,11 @@ class Updater(Extension):
 
         def begin() -> None:
             self._store.begin(target)
-            self._store.disk.begin(target, trusted.content, desired.manifest, entries)
+            try:
+                self._store.disk.begin(target, trusted.content, desired.manifest, entries)
+            except OSError:
+                self._store.make_room(target)
+                self._store.disk.begin(target, trusted.content, desired.manifest, entries)
 
         def begun(result: Exception | None) -> None:
             if self._trusted is trusted:
@@ -281,7 +285,12 @@ class Updater(Extension):
             return
         if self._lanes.current.deployment == trusted.id:
             self._committed = trusted
-            self._worker.submit(lambda: self._store.remember(commit(self._store.record.memory, trusted)), self._stored)
+
+            def remember() -> None:
+                self._store.remember(commit(self._store.record.memory, trusted))
+                self._store.disk.keep({self._store.record.active, self._store.record.previous})
+
+            self._worker.submit(remember, self._stored)
 
     def _follow_students(self) -> None:
         """The coordinator gave this device other students meanwhile: the standby lane needs them too."""

@@ -73,6 +73,8 @@ def test_a_canary_that_answers_otherwise_is_stopped_and_the_site_never_sees_it(s
     result = site.deploy(3, "--canary", "spare-0", "--canary-frames", "40")
     assert result.returncode == 1, result.stdout
     assert "agreement" in result.stderr
+    kept = observer.json("coordinator/main/rollout").get("previous")
+    assert kept == site.folders[1].name  # a stopped canary does not cost the way back
     traffic.finish()
     site.check(traffic)
     assert third.id not in traffic.deployments()
