@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.console.program import ProgramParser, run_program
+from trainer.bundle import add_bundle_command
 from trainer.demo import run as demo
 from trainer.flags import add_run_flags, given_settings
 from trainer.progress import say
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
     report.set_defaults(job=_write_report)
     demo.add_command(commands)
+    add_bundle_command(commands)
     return parser
 
 
