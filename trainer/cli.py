@@ -70,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write RUN/report.html", description="One self-contained HTML page.")
     report.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
     report.set_defaults(job=_write_report)
+    select = commands.add_parser(
+        "select", help="copy a deployment with some of its precisions", description="The same students, fewer files."
+    )
+    select.add_argument("deployment", type=Path, metavar="DEPLOYMENT", help="such as RUN/export")
+    select.add_argument("--precisions", required=True, metavar="P[,P...]", help="what to keep, such as int8")
+    select.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new deployment directory")
+    select.set_defaults(job=_select)
     demo.add_command(commands)
     add_bundle_command(commands)
     return parser
@@ -99,6 +106,13 @@ def _write_report(arguments: argparse.Namespace) -> None:
     from trainer.report.page import write_report
 
     print(write_report(arguments.run))
+
+
+def _select(arguments: argparse.Namespace) -> None:
+    from trainer.selection import select_precisions
+
+    size_bytes = select_precisions(arguments.deployment, arguments.precisions.split(","), arguments.out)
+    print(f"{arguments.out}: {size_bytes:,} bytes")
 
 
 def _fit_only(arguments: argparse.Namespace) -> None:
