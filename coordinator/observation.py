@@ -15,6 +15,7 @@ from edge_agent import __version__
 from edge_agent.console.exit_codes import UserError
 from edge_agent.console.worker import Worker
 from edge_agent.protocol.head import MergeHead
+from edge_agent.protocol.update_topics import UpdateTopics
 
 KEPT_DEPLOYMENTS = 4  # two are in use during a switch
 
@@ -69,6 +70,7 @@ class Observation:
             self.server.watched,
             lambda: app.connected,
             app.deployment.id,
+            UpdateTopics(app.topics).rollout(settings.coordinator),
         )
         for extension in (metrics, labels, feed):
             app.extend(extension)

@@ -20,6 +20,7 @@ from edge_agent.protocol.frame_message import FrameMessage
 from edge_agent.protocol.link import Message
 from edge_agent.protocol.prediction_message import PredictionMessage
 from edge_agent.protocol.topics import SiteTopics
+from edge_agent.protocol.update_messages import RolloutStatus, decode_update
 
 SNAPSHOT_S = 0.1  # no eye follows more than ten pictures a second
 IDLE_SNAPSHOT_S = 1.0  # while nobody looks
@@ -56,10 +57,13 @@ class LiveFeed(CoordinatorExtension):
         watched: Callable[[], bool],
         connected: Callable[[], bool],
         deployment: str,
+        rollout_topic: str,
     ) -> None:
         self._topics, self._roster, self._labels = topics, roster, labels
         self._offer, self._watched, self._connected = offer, watched, connected
         self._deployment = deployment
+        self._rollout_topic = rollout_topic
+        self._rollout: RolloutStatus | None = None
         self._sources: OrderedDict[str, _Source] = OrderedDict()
         self._updates: dict[str, UpdateView] = {}
         self._next_snapshot_s = 0.0
@@ -67,10 +71,13 @@ class LiveFeed(CoordinatorExtension):
 
     def subscriptions(self) -> Sequence[tuple[str, int]]:
         """Update states; the coordinator itself listens to the rest."""
-        return ((self._topics.node("+", "update"), 1),)
+        return ((self._topics.node("+", "update"), 1), (self._rollout_topic, 1))
 
     def receive(self, message: Message) -> bool:
-        """Update states of devices. Others want them too."""
+        """Update states of devices, which others want too, and the coordinator's own rollout."""
+        if message.topic == self._rollout_topic:
+            self._rollout = decode_update(RolloutStatus, message.payload) if message.payload else None
+            return True
         if not message.topic.endswith("/update"):
             return False
         device, leaf = self._topics.parse_leaf(message.topic, "node")
@@ -127,6 +134,7 @@ class LiveFeed(CoordinatorExtension):
             tuple(self._source(name, entry, now) for name, entry in sorted(self._sources.items())),
             tuple(self._roster.devices),
             self._updates.copy(),
+            self._rollout,
         )
 
     def _source(self, name: str, entry: _Source, now: float) -> SourceSnapshot:

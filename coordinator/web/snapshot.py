@@ -12,6 +12,7 @@ from coordinator.update_view import UpdateView
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.manifest import Manifest
 from edge_agent.protocol.prediction_message import PredictionMessage
+from edge_agent.protocol.update_messages import RolloutStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +58,4 @@ class Snapshot:
     sources: tuple[SourceSnapshot, ...]
     devices: tuple[Device, ...]
     updates: Mapping[str, UpdateView]
+    rollout: RolloutStatus | None = None

@@ -85,6 +85,7 @@ class PageView:
             "rates": asdict(rates(_all_answers(snapshot), snapshot.taken_s, WINDOW_S)),
             "history": [[h.answers_per_s, h.p50_ms, h.p95_ms, h.degraded + h.abandoned] for h in self._history],
             "sources": [_source(source, snapshot.taken_s, shown) for source in snapshot.sources],
+            "rollout": snapshot.rollout.model_dump(mode="json") if snapshot.rollout else None,
             "devices": [_device(device, snapshot) for device in snapshot.devices],
         }
 

@@ -207,3 +207,30 @@ def test_many_pages_get_fewer_updates_each():
     few, many = asyncio.run(pauses())
     assert few == 0.1
     assert many >= 0.2
+
+
+def test_the_rollout_is_shown_until_it_is_purged():
+    from coordinator.roster import Roster
+    from coordinator.web.live_feed import LiveFeed
+    from edge_agent.protocol.update_messages import RolloutStatus
+
+    topics, taken = SiteTopics("home"), []
+    topic = "nonn/1/home/coordinator/main/rollout"
+    labels = LabelBook(topics)
+    feed = LiveFeed(topics, Roster(), labels, taken.append, lambda: True, lambda: True, "d" * 16, topic)
+    status = RolloutStatus(v=1, phase="canary", active="a" * 16, active_version=1, target="b" * 16)
+    for moment, payload in [(1.0, status.encode()), (2.0, b"")]:
+        assert feed.receive(Message(topic, payload, retain=True))
+        feed.tick(moment)
+    assert [snapshot.rollout for snapshot in taken] == [status, None]
+
+
+def test_snapshots_come_ten_times_a_second_at_most():
+    from coordinator.roster import Roster
+    from coordinator.web.live_feed import LiveFeed
+
+    topics, taken = SiteTopics("home"), []
+    feed = LiveFeed(topics, Roster(), LabelBook(topics), taken.append, lambda: True, lambda: True, "d" * 16, "r")
+    for step in range(10_000):
+        feed.tick(1.0 + step / 1000)
+    assert 90 <= len(taken) <= 100

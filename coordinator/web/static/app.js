@@ -1,6 +1,6 @@
 // Follows the coordinator's events and draws each; closes the stream while nobody looks.
 import { $, h, keep, learnColours, milliseconds, percent, setAttribute, setText } from "./dom.js";
-import { showDevices } from "./devices.js";
+import { showDevices, showRollout } from "./devices.js";
 import { showGraph } from "./graph.js";
 import { showSources } from "./sources.js";
 import { listenForImages } from "./upload.js";
@@ -54,6 +54,7 @@ function draw(now) {
   showSources($("sources"), now.sources);
   $("no-sources").hidden = now.sources.some((source) => source.last);
   showDevices($("devices"), now.devices, now.deployment);
+  showRollout($("updates"), $("update-card"), now.rollout);
   $("no-devices").hidden = now.devices.length > 0;
   if (site.deployment) showGraph($("graph"), $("legend"), $("graph-text"), site.deployment, now.devices);
   announce(now.devices);

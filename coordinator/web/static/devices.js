@@ -67,3 +67,22 @@ function showUpdate(parent, update) {
   bar.hidden = update.progress === null || !["downloading", "verifying"].includes(update.state);
   if (!bar.hidden) bar.value = update.progress;
 }
+
+// How a rollout goes: phase, target, what it waits for, what the canaries said.
+export function showRollout(section, card, rollout) {
+  section.hidden = !rollout || (!rollout.target && !rollout.error);
+  if (section.hidden) return;
+  if (!card.firstChild) {
+    card.append(h("p", {}, h("b"), h("span")), h("progress", { max: "1", "aria-label": "Rollout" }), h("p", { class: "muted small" }), h("p", { class: "failed" }));
+  }
+  const [title, bar, detail, error] = card.children;
+  setText(title.children[0], rollout.phase);
+  setText(title.children[1], rollout.target ? ` · ${rollout.active} → ${rollout.target}` : ` · ${rollout.active}`);
+  bar.hidden = ["complete", "failed", "idle"].includes(rollout.phase);
+  bar.value = rollout.progress;
+  const waiting = rollout.waiting_for.length ? `waiting for student ${rollout.waiting_for.join(", ")}` : "";
+  const canary = rollout.canary ? `canary: ${Object.entries(rollout.canary).filter(([, value]) => typeof value !== "object").map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "number" ? Number(value.toFixed(3)) : value}`).join(", ")}` : "";
+  setText(detail, [waiting, canary].filter(Boolean).join(" · "));
+  setText(error, rollout.error);
+  error.hidden = !rollout.error;
+}
