@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -28,11 +28,39 @@ MAX_EVENTS_PER_POLL = 256
 MAX_UNSENT = 512
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 CONNECT_TIMEOUT_S = 3.0
+RECEIVE_BYTES = 65_536  # read at once: twenty frames or hundreds of features
 # amqtt reads a will of MQTT 5 as MQTT 3.1.1, finds it too short and waits for more, for ever.
 LOGIN_TIMEOUT_S = 3.0
 
 
 __all__ = ["Connected", "Disconnected", "Event", "Message", "MqttLink", "Outgoing"]
+
+
+class _BufferedClient(mqtt.Client):
+    """paho reads a message with four calls to the kernel, byte by byte; this reads what is there with one.
+
+    `_sock_recv` is private to paho: a version that no longer calls it reads as paho does.
+    """
+
+    _received = b""
+    _position = 0
+
+    @property
+    def pending(self) -> bool:
+        """Bytes were read from the socket and not yet parsed."""
+        return self._position < len(self._received)
+
+    def reconnect(self) -> MQTTErrorCode:
+        """Begin a new connection without the rest of the old one."""
+        self._received, self._position = b"", 0
+        return super().reconnect()
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if not self.pending:
+            self._received, self._position = super()._sock_recv(max(bufsize, RECEIVE_BYTES)), 0
+        chunk = self._received[self._position : self._position + bufsize]
+        self._position += len(chunk)
+        return chunk
 
 
 class MqttLink:
@@ -137,7 +165,7 @@ class MqttLink:
         self._client.loop_misc()
 
     def _wait(self, connection: Any, timeout_s: float) -> bool:
-        if _buffered(connection):
+        if self._client.pending or _buffered(connection):
             return True
         poller = select.poll()
         want_write = self._client.want_write()
@@ -151,13 +179,11 @@ class MqttLink:
         return any(descriptor == own and flags & ~select.POLLOUT for descriptor, flags in ready)
 
     def _read(self, connection: Any) -> None:
-        poller = select.poll()
-        poller.register(connection.fileno(), select.POLLIN)
         while len(self._events) < MAX_EVENTS_PER_POLL:
             self._client.loop_read()
             if self._client.socket() is not connection:
                 return
-            if not _buffered(connection) and not poller.poll(0):
+            if not self._client.pending and not _buffered(connection):
                 return
 
     def _connect_when_due(self, timeout_s: float) -> None:
@@ -176,8 +202,8 @@ class MqttLink:
             reason = f"{self.settings.host}:{self.settings.port}: {error}"
             self._events.append(Disconnected(reason, refused=isinstance(error, ssl.SSLError)))
 
-    def _make_client(self) -> mqtt.Client:
-        client = mqtt.Client(
+    def _make_client(self) -> _BufferedClient:
+        client = _BufferedClient(
             CallbackAPIVersion.VERSION2, self._client_id, protocol=self._version, reconnect_on_failure=False
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
