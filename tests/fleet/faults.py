@@ -100,6 +100,7 @@ class Chaos:
         began = time.monotonic()
         act()
         back = self.load.wait_until_complete(PATIENCE_S)
+        self.note += "; " if self.note else ""
         self.note += f"answers again after {time.monotonic() - began:.1f} s" if back is not None else "never again"
 
 
@@ -304,7 +305,6 @@ def full_disk(chaos: Chaos) -> None:
         subprocess.run(["umount", str(place)], check=True)
         chaos.fleet.start_coordinator(*chaos.coordinator_flags)
 
-    chaos.note += "; restart "
     chaos.deaf(back)
 
 
@@ -500,7 +500,10 @@ def _table(outcomes: list[Outcome]) -> str:
         total += c
         recovered = "never" if outcome.recovered_s is None else f"{outcome.recovered_s:.1f} s"
         lines.append(f"| {outcome.fault} | {_cells(c)} | {recovered} | {outcome.note} |")
-    lines.append(f"| **all** | {_cells(total)} | | answered twice: {total['repeated']} |")
+    lines.append(
+        f"| **all** | {_cells(total)} | | answered twice: {total['repeated']}, same answer delivered again: "
+        f"{total['redelivered']} |"
+    )
     return "\n".join(lines) + "\n"
 
 

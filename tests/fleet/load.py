@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edge_agent.protocol.broker import BrokerSettings
-from edge_agent.protocol.errors import DecodeError
+from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.fleet_messages import CoordinatorTelemetry
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
 from edge_agent.protocol.json_message import decode_json
@@ -113,8 +113,9 @@ class Load:
         for sent in self.frames.values():
             if sent.at_s < since_s:
                 continue
-            if len(sent.answers) > 1:
-                counts["repeated"] += 1
+            if len(sent.answers) > 1:  # the same answer delivered again is QoS 1 at work; another answer is a fault
+                same = all(prediction == sent.answers[0][1] for _, prediction in sent.answers)
+                counts["redelivered" if same else "repeated"] += 1
             if sent.answers:
                 prediction = sent.answers[0][1]
                 reason = f" ({prediction.reason})" if prediction.reason else ""
@@ -128,7 +129,7 @@ class Load:
             self.states[message.topic] = message.payload
             return
         if message.topic.endswith("/telemetry"):
-            with suppress(DecodeError):  # the suite itself sends garbage there
+            with suppress(ProtocolError):  # the suite itself sends garbage there
                 self._reported(decode_json(CoordinatorTelemetry, message.payload))
             return
         prediction = decode_prediction(message.payload)
