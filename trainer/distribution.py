@@ -58,9 +58,10 @@ def check_batch(strategy: Any, batch: int) -> None:
 
 def _logical_devices() -> list[str]:
     """All GPUs; without one, two logical CPUs, which show that it works and gain nothing."""
-    gpus = tf.config.list_logical_devices("GPU")
-    if gpus:
-        return [device.name for device in gpus]
+    if tf.config.list_physical_devices(
+        "GPU"
+    ):  # asking for logical ones would start the context, too early for what follows
+        return [device.name for device in tf.config.list_logical_devices("GPU")]
     cpu = tf.config.list_physical_devices("CPU")[0]
     if not tf.config.get_logical_device_configuration(cpu):
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
