@@ -77,7 +77,7 @@ class Kitchen:
                 picture(self.folder / f"labelled/test/{name}/{number}.png")
         for name in ("cup", "spoon"):
             for number in range(24):
-                picture(self.folder / f"phone/{name}/{number}.jpg")
+                picture(self.folder / f"phone/{'test' if number % 4 == 0 else 'train'}/{name}/{number}.jpg")
 
 
 @pytest.fixture(scope="module")
