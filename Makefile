@@ -19,6 +19,22 @@ test: $(VENV)/.dev ## all tests that take minutes, not hours
 test-updates: $(VENV)/.dev ## remote updates under traffic and faults
 	$(BIN)/pytest tests/updates tests/unit/test_rollout.py tests/unit/test_model_store.py
 
+test-faults: $(VENV)/.dev ## chaos suite, half an hour; writes docs/reliability.md
+	$(BIN)/python tests/fleet/faults.py --out docs/reliability.md
+
+test-aarch64: $(VENV)/.dev ## the agent's engines on an emulated Cortex-A53
+	$(BIN)/pytest tests/aarch64
+
+soak: $(VENV)/.dev ## steady load for MINUTES=30: memory, descriptors, latency drift
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+
+image: $(VENV)/.dev ## an SD image in dist/ (root; docs/images.md)
+	$(BIN)/nonn-image build --output dist
+
+boot-test: $(VENV)/.dev ## boot dist/nonn-edge.img in QEMU (docs/images.md)
+	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --power-cut
+	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine raspi3b
+
 test-browser: $(VENV)/.dev ## the dashboard in Debian's Chromium
 	$(BIN)/pytest tests/browser
 
