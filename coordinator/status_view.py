@@ -5,6 +5,7 @@ import json
 import os
 import statistics
 import time
+from contextlib import nullcontext
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -71,10 +72,16 @@ def _watch(arguments: argparse.Namespace) -> int:
     stop.listen()
     try:
         listener.require_broker(BROKER_TIMEOUT_S)
-        with Live(console=Console(), auto_refresh=False, screen=Console().is_terminal) as live:
+        console = Console()
+        # Live draws nothing into a pipe or a log before its end; there each state is printed below the last.
+        with Live(console=console, auto_refresh=False, screen=True) if console.is_terminal else nullcontext() as live:
             while not stop.stopped:
                 listener.listen(REFRESH_S)
-                live.update(fleet_tables(listener, time.monotonic()), refresh=True)
+                tables = fleet_tables(listener, time.monotonic())
+                if live is None:
+                    console.print(tables)
+                else:
+                    live.update(tables, refresh=True)
     finally:
         listener.close()
     return ExitCode.OK

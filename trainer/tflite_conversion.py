@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), silent_stderr():
+        with contextlib.redirect_stdout(io.StringIO()), silent_stderr(), warnings.catch_warnings():
+            # It asks for input statistics although the representative images have just given them.
+            warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)
             yield
     finally:
         logger.setLevel(level)
