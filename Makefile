@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-faults test-updates test-browser test-aarch64 image boot-test soak check format lock clean
+.PHONY: help demo test test-faults test-updates test-cookbook test-browser test-aarch64 image boot-test soak check format lock clean
 MINUTES ?= 30
 
 help: ## list the targets
@@ -34,6 +34,9 @@ image: $(VENV)/.dev ## an SD image in dist/ (root; docs/images.md)
 boot-test: $(VENV)/.dev ## boot dist/nonn-edge.img in QEMU (docs/images.md)
 	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --power-cut
 	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine raspi3b
+
+test-cookbook: $(VENV)/.dev ## the recipes of docs/cookbook.md
+	$(BIN)/pytest tests/cookbook
 
 test-browser: $(VENV)/.dev ## the dashboard in Debian's Chromium
 	$(BIN)/pytest tests/browser
