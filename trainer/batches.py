@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+SMALL_SIZE = 0.75  # side of a small pass's images; 24 px instead of 32: measured 1.9 times as many images per second
+
 Batch = TypeVar("Batch")
 
 

@@ -29,6 +29,9 @@ class RunConfiguration(BaseModel):
     image_size: tuple[int, int] | None = Field(default=None, description="height,width to scale all images to")
 
     teacher_passes: int = Field(default=30, ge=1, description="passes over the training images, stage teacher")
+    teacher_small_passes: int = Field(
+        default=0, ge=0, description="how many of them, the first, see images at 3/4 size"
+    )
     teacher_rate: float = Field(default=0.1, gt=0, description="highest learning rate, stage teacher")
     teacher_smoothing: Share = Field(default=0.0, description="label smoothing, stage teacher")
     teacher_cutout: int = Field(

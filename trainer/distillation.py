@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.augmentation import AugmentedViews
-from trainer.batches import pass_order
+from trainer.batches import SMALL_SIZE, pass_order
 from trainer.configuration import RunConfiguration
 from trainer.datasets import Split
 from trainer.distribution import share
@@ -19,7 +19,6 @@ from trainer.sgd import NesterovSgd
 from trainer.teacher_outputs import Outputs
 
 VALIDATION_BATCH = 250
-SMALL_SIZE = 0.75  # 24 px instead of 32: measured 1.9 times as many images per CPU second
 
 
 @dataclass(frozen=True)

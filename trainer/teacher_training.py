@@ -9,7 +9,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.augmentation import crop
-from trainer.batches import pass_order
+from trainer.batches import SMALL_SIZE, pass_order
 from trainer.configuration import RunConfiguration
 from trainer.datasets import Split
 from trainer.losses import one_cycle
@@ -25,8 +25,8 @@ from trainer.training_loop import LoopPlan, train
 VALIDATION_BATCH = 250
 WHITENING_IMAGES = 5_000
 TRAINING_KEYS = (
-    "teacher", "teacher_passes", "teacher_rate", "teacher_smoothing", "teacher_cutout", "seed", "split_seed", "dataset",
-    "batch", "weight_decay", "crop_pad", "flip", "bfloat16",
+    "teacher", "teacher_passes", "teacher_small_passes", "teacher_rate", "teacher_smoothing", "teacher_cutout", "seed",
+    "split_seed", "dataset", "batch", "weight_decay", "crop_pad", "flip", "bfloat16",
 )  # fmt: skip
 
 
@@ -74,8 +74,10 @@ def cut_out(images: NDArray[np.uint8], side: int, rng: np.random.Generator) -> N
 class TeacherStep:
     """Cross-entropy, backward, update."""
 
-    def __init__(self, network: Any, settings: RunConfiguration, steps: int) -> None:
-        self._network, self._settings, self._steps = network, settings, steps
+    def __init__(self, network: Any, settings: RunConfiguration, steps_per_pass: int) -> None:
+        self._network, self._settings = network, settings
+        self._steps = steps_per_pass * settings.teacher_passes
+        self._small_steps = steps_per_pass * settings.teacher_small_passes
         self._optimizer = NesterovSgd(network.trainable_variables, settings.weight_decay)
         self._compiled = tf.function(self._update, reduce_retracing=True)
 
@@ -87,11 +89,16 @@ class TeacherStep:
     def __call__(self, batch: tuple[NDArray[np.uint8], NDArray[np.int64]], step: int) -> dict[str, Any]:
         """Take one step; returns its loss as a tensor."""
         rate = one_cycle(step, self._steps, self._settings.teacher_rate)
-        return {"loss": self._compiled(tf.constant(batch[0]), tf.constant(batch[1]), tf.constant(rate, tf.float32))}
+        images, labels = batch
+        size = tuple(round(side * SMALL_SIZE) for side in images.shape[1:3]) if step < self._small_steps else None
+        return {"loss": self._compiled(tf.constant(images), tf.constant(labels), tf.constant(rate, tf.float32), size)}
 
-    def _update(self, pixels: Any, labels: Any, rate: Any) -> Any:
+    def _update(self, pixels: Any, labels: Any, rate: Any, size: tuple[int, int] | None) -> Any:
+        images = tf.cast(pixels, tf.float32)
+        if size is not None:
+            images = tf.image.resize(images, size, antialias=True)
         with tf.GradientTape() as tape:
-            logits = self._network(tf.cast(pixels, tf.float32), training=True)
+            logits = self._network(images, training=True)
             smoothing, classes = self._settings.teacher_smoothing, logits.shape[-1]
             targets = tf.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
             loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
@@ -111,13 +118,16 @@ def train_teacher(context: RunContext, stage: Stage) -> dict[str, Any]:
     keras.config.set_dtype_policy("mixed_bfloat16" if settings.bfloat16 else "float32")
     try:
         mean, deviation = pixel_statistics(dataset.train.images)
-        network = catalogue.classifier(settings.teacher, dataset.image_shape, len(dataset.classes), mean, deviation)
+        network = catalogue.classifier(
+            settings.teacher, dataset.image_shape, len(dataset.classes), mean, deviation,
+            any_size=settings.teacher_small_passes > 0,
+        )  # fmt: skip
         if airbench.matches(settings.teacher):
             airbench.prepare(network, dataset.train.images[:WHITENING_IMAGES])
     finally:
         keras.config.set_dtype_policy("float32")
     batches = TeacherBatches(dataset.train, settings)
-    step = TeacherStep(network, settings, batches.steps_per_pass * settings.teacher_passes)
+    step = TeacherStep(network, settings, batches.steps_per_pass)
     say(f"teacher: {settings.teacher}, {network.count_params()} parameters, {settings.teacher_passes} passes")
     with CurveLog(stage.folder / "logs") as curves:
         plan = LoopPlan(

@@ -28,10 +28,11 @@ def trunk(name: str, pixels: Any, prefix: str, size: tuple[int, int]) -> Any:
 
 
 def classifier(
-    name: str, image_shape: tuple[int, int, int], classes: int, mean: Sequence[float], deviation: Sequence[float]
-) -> Any:
+    name: str, image_shape: tuple[int, int, int], classes: int, mean: Sequence[float], deviation: Sequence[float],
+    any_size: bool = False,
+) -> Any:  # fmt: skip
     """Trainable teacher: raw pixels -> logits. Layers `lconv` (last feature map), `pool` and `fc` bear these names."""
-    pixels = keras.Input(image_shape, name="pixels")
+    pixels = keras.Input((None, None, image_shape[2]) if any_size else image_shape, name="pixels")
     flow = trunk(name, normalise_pixels(pixels, mean, deviation, "normalise"), "", image_shape[:2])
     flow = keras.layers.Activation("linear", name="lconv")(flow)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(flow)
