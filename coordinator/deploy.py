@@ -3,17 +3,19 @@
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator.settings import ClientSettings
+from edge_agent.console.atomic_file import write_atomically
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.settings import add_setting_flags, load_settings
-from edge_agent.protocol.update_messages import RolloutStatus
 
-ORDER_LIFETIME_S = 24 * 3600  # a device that is off for longer gets the rollback when the order is signed again
-FINAL = ("complete", "failed")
+if TYPE_CHECKING:
+    from coordinator.deploy_client import DeployClient
+    from edge_agent.protocol.update_messages import SignedContent
+
+STATUS_PATIENCE_S = 10.0
 
 
 def add_deploy_commands(commands: Any) -> None:
@@ -36,6 +38,8 @@ def add_deploy_commands(commands: Any) -> None:
         "rollback", help="go back to the previous deployment", description="Go back to the previous deployment."
     )
     rollback.add_argument("--key", type=Path, metavar="FILE", help="private key: a rollback is signed, as updates are")
+    rollback.add_argument("--order-out", type=Path, metavar="FILE", help="sign an order into FILE and send nothing")
+    rollback.add_argument("--order", type=Path, metavar="FILE", help="send an order that was signed before")
     rollback.add_argument("--to", metavar="ID", help="deployment to go back to [the previous one]")
     _add_waiting(rollback)
     add_setting_flags(rollback, ClientSettings)
@@ -59,24 +63,19 @@ def _add_waiting(parser: argparse.ArgumentParser) -> None:
 
 
 def _deploy(arguments: argparse.Namespace) -> int:
-    from coordinator.deploy_client import DeployClient
+    from coordinator.deploy_client import CanaryRules, DeployClient
     from edge_agent.console.bundle_command import read_bundle
-    from edge_agent.protocol.update_messages import DeployRequest
 
     settings = load_settings(ClientSettings, arguments, os.environ)
     bundle = read_bundle(arguments.bundle)
-    manifest = bundle.manifest
+    rules = CanaryRules(
+        tuple(arguments.canary), arguments.canary_frames, arguments.min_agreement, arguments.max_latency_ratio
+    )
     client = DeployClient(settings, bundle)
     try:
-        client.wait_for_status(10.0)
-        request = DeployRequest(
-            transaction=client.name, server=client.name, manifest=bundle.signed_manifest,
-            canaries=tuple(arguments.canary), canary_frames=arguments.canary_frames,
-            min_agreement=arguments.min_agreement, max_latency_ratio=arguments.max_latency_ratio,
-            timeout_s=arguments.timeout,
-        )  # fmt: skip
-        client.request(request)
-        print(f"deployment {bundle.id} ({manifest.name}, version {manifest.version})")
+        client.wait_for_status(STATUS_PATIENCE_S)
+        client.deploy(rules, arguments.timeout)
+        print(f"deployment {bundle.id} ({bundle.manifest.name}, version {bundle.manifest.version})")
         return _follow(client, bundle.id, arguments.wait)
     finally:
         client.close()
@@ -85,46 +84,46 @@ def _deploy(arguments: argparse.Namespace) -> int:
 def _rollback(arguments: argparse.Namespace) -> int:
     from coordinator.deploy_client import DeployClient
     from edge_agent.console.bundle_command import read_signing_key
-    from edge_agent.protocol.update_messages import DeployRequest, RollbackOrder, SignedContent
 
     settings = load_settings(ClientSettings, arguments, os.environ)
+    if arguments.order is not None and (arguments.key, arguments.to, arguments.order_out) != (None, None, None):
+        raise UserError(
+            "rollback: --order is signed already; expected neither --key, --to nor --order-out", ExitCode.USAGE
+        )
     key = read_signing_key(arguments.key) if arguments.key is not None else None
+    order = _read_order(arguments.order) if arguments.order is not None else None
     client = DeployClient(settings)
     try:
-        status = client.wait_for_status(10.0)
-        target = arguments.to or status.previous
-        if target is None:
-            raise UserError("the coordinator keeps no previous deployment; deploy a bundle of it with a new version")
-        now = time.time()
-        reached = max(status.active_version, status.previous_version or 0)
-        order = RollbackOrder(
-            deployment=target, undoes_version=reached, serial=int(now * 1e6), expires=int(now + ORDER_LIFETIME_S)
-        ).to_bytes()
-        signatures = (key.sign("rollback", order),) if key is not None else ()
-        rollback = SignedContent.of(order, signatures)
-        client.request(
-            DeployRequest(
-                transaction=client.name, server=client.name, rollback=rollback, timeout_s=arguments.timeout
-            )
-        )  # fmt: skip
+        client.wait_for_status(STATUS_PATIENCE_S)
+        order = order or client.rollback_order(key, arguments.to)
+        if arguments.order_out is not None:
+            write_atomically(arguments.order_out, order.model_dump_json().encode() + b"\n")
+            print(f"{arguments.order_out}: for 24 hours, nonn-coordinator rollback --order {arguments.order_out}")
+            return ExitCode.OK
+        target = client.roll_back(order, arguments.timeout)
         print(f"rollback to deployment {target}")
         return _follow(client, target, arguments.wait)
     finally:
         client.close()
 
 
-def _follow(client: Any, target: str, wait: bool) -> int:
+def _read_order(path: Path) -> "SignedContent":
+    from coordinator.deploy_client import parse_order
+
+    try:
+        return parse_order(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a rollback order") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _follow(client: "DeployClient", target: str, wait: bool) -> int:
+    from coordinator.deploy_client import ANNOUNCED, FINAL
     from coordinator.deploy_progress import DeployProgress
 
-    last: list[RolloutStatus] = []
     with DeployProgress(client.devices, target) as progress:
-
-        def show(status: RolloutStatus) -> None:
-            last[:] = [status]
-            progress.show(status)
-
-        client.follow(target, lambda status: status.phase in (FINAL if wait else (*FINAL, "switching")), show)
-    status = last[0]
+        status = client.follow(target, FINAL if wait else ANNOUNCED, progress.show)
     if status.phase == "failed":
         print(f"error: not deployed: {status.error}", file=sys.stderr)
         return ExitCode.FAILED
