@@ -218,6 +218,7 @@ class CoordinatorApp:
     def _receive_feature(self, message: Message) -> None:
         topic = self._parse_feature(message.topic)
         features = decode_features(message.payload)
+        self.counts["feature_bytes"] += len(message.payload)
         self._publish(self._desk.receive(topic, features, self._clock()))
         if self.feature_watch is not None:
             self.feature_watch(topic, features)

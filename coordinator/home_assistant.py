@@ -90,6 +90,8 @@ class HomeAssistant(CoordinatorExtension):
     def _entities(self, device: Device) -> dict[str, Config]:
         seen = device.telemetry
         readings = frozenset(key for key in READINGS if seen is not None and getattr(seen, key) is not None)
+        if seen is not None and seen.power_source == "estimated":
+            readings -= {"power_w"}  # of the agent alone: nobody should add it up with sockets that are measured
         version, machine = (device.info.agent_version, device.info.machine) if device.info else ("", "")
         return device_entities(self._site, device.name, version, machine, readings)
 

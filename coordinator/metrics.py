@@ -129,11 +129,9 @@ def _device_metrics(snapshot: Snapshot) -> list[Metric]:
             number = read(node.telemetry)
             if number is not None:
                 gauge.set(node.name, number=float(number))
-        origin = getattr(node.telemetry, "power_source", None) or "measured"
         if node.telemetry.power_w is not None:
-            power.set(node.name, origin, number=node.telemetry.power_w)
-        joules = getattr(node.telemetry, "energy_j", None)
-        if joules is not None:
+            power.set(node.name, node.telemetry.power_source or "measured", number=node.telemetry.power_w)
+        for origin, joules in (node.telemetry.energy_j or {}).items():
             energy.set_total(node.name, origin, total=joules)
     for name, view in snapshot.updates.items():
         update.set(name, view.state, number=1)

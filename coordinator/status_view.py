@@ -160,8 +160,15 @@ def _readings(seen: NodeTelemetry) -> dict[str, Text]:
         "CPU": Text(f"{seen.cpu_percent:.0f} %"),
         "memory": Text(f"{seen.memory_rss_bytes / 2**20:.0f} MiB"),
         "temp": Text(temperature, style="bold red" if seen.throttled else ""),
-        "power": Text("" if seen.power_w is None else f"{seen.power_w:.1f} W"),
+        "power": Text(_power(seen)),
     }
+
+
+def _power(seen: NodeTelemetry) -> str:
+    """Watts of the board; with ~ what the agent is estimated to add to it."""
+    if seen.power_w is None:
+        return ""
+    return f"{'~' if seen.power_source == 'estimated' else ''}{seen.power_w:.1f} W"
 
 
 def _sources(listener: FleetListener, now: float) -> Table:

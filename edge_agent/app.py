@@ -113,6 +113,7 @@ class AgentApp:
         if waiting is not None:
             self._answer(waiting)
         now = self._clock()
+        self.status.energy.tick(now)
         for extension in self._extensions:
             extension.tick(now)
         if now >= self._next_report:

@@ -2,16 +2,16 @@
 
 import time
 from collections.abc import Callable
-from typing import Literal
 
 from edge_agent.energy import board_name, core_watts
+from edge_agent.protocol.status import PowerSource
 from edge_agent.telemetry import DeviceSensors
 
-Source = Literal["measured", "estimated"]
+SAMPLE_S = 1.0  # a student's bursts are shorter, but the sensors' own means are not
 
 
 class EnergyAccount:
-    """`sample` it every second or so, from one thread. Estimates count what the agent adds to the idle board."""
+    """Ticks along with the agent's loop. Estimates count what the agent adds to the idle board."""
 
     def __init__(
         self,
@@ -23,9 +23,16 @@ class EnergyAccount:
         self._cpu_s = cpu_s
         self._core_w = core_watts(board_name() if board is None else board)
         self._sampled: tuple[float, float] | None = None
+        self._next_sample_s = 0.0
         self.power_w: float | None = None
-        self.source: Source = "measured"
-        self.joules: dict[Source, float] = {}
+        self.source: PowerSource = "measured"
+        self.joules: dict[PowerSource, float] = {}
+
+    def tick(self, now: float) -> None:
+        """Sample when a second is over."""
+        if now >= self._next_sample_s:
+            self._next_sample_s = now + SAMPLE_S
+            self.sample(now)
 
     def sample(self, now: float) -> None:
         """Add what was spent since the last sample."""

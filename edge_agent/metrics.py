@@ -12,31 +12,21 @@ from edge_agent import __version__
 from edge_agent.app import AgentApp
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.exposition import CONTENT_TYPE, Counter, Gauge, Metric, render
-from edge_agent.energy_account import EnergyAccount
 from edge_agent.metrics_settings import MetricsSettings
-from edge_agent.protocol.link import Extension
 from edge_agent.protocol.status import HISTOGRAM_MS
 from edge_agent.telemetry import DeviceSensors
 
 REQUEST_TIMEOUT_S = 5.0
-SAMPLE_S = 1.0
 _log = logging.getLogger("metrics")
 
 
-class AgentMetrics(Extension):
-    """Numbers of one agent; the loop samples the energy, the server's thread renders."""
+class AgentMetrics:
+    """Numbers of one agent, rendered by the server's thread."""
 
     def __init__(self, app: AgentApp) -> None:
         self._app = app
         self._sensors = DeviceSensors()
-        self._energy = EnergyAccount()
-        self._next_sample_s = 0.0
-
-    def tick(self, now: float) -> None:
-        """Sample the power once a second."""
-        if now >= self._next_sample_s:
-            self._next_sample_s = now + SAMPLE_S
-            self._energy.sample(now)
+        self._energy = app.status.energy
 
     def text(self) -> str:
         """The body of a scrape."""
@@ -57,7 +47,7 @@ class AgentMetrics(Extension):
         refused = Counter("nonn_agent_messages_refused_total", "Messages that break the protocol")
         refused.set_total(total=counts.refused)
         energy = Counter("nonn_agent_energy_joules_total", "Energy since the agent's start", ("source",))
-        for source, joules in self._energy.joules.items():
+        for source, joules in self._energy.joules.copy().items():
             energy.set_total(source, total=joules)
         return [*found, refused, energy]
 
@@ -101,7 +91,6 @@ def metrics_served(app: AgentApp) -> Iterator[int | None]:
         yield None
         return
     metrics = AgentMetrics(app)
-    app.extend(metrics)
     server = _listen(settings, metrics)
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edge_agent import __version__
+from edge_agent.energy_account import EnergyAccount
 from edge_agent.protocol.link import Outgoing
 from edge_agent.protocol.status import NodeInfo, NodeState, NodeTelemetry
 from edge_agent.protocol.topics import SiteTopics
@@ -28,8 +29,9 @@ class FrameCounts:
 class NodeStatus:
     """Builds the retained and periodic messages of one agent session."""
 
-    def __init__(self, settings: AgentSettings, topics: SiteTopics) -> None:
+    def __init__(self, settings: AgentSettings, topics: SiteTopics, energy: EnergyAccount | None = None) -> None:
         self._settings = settings
+        self.energy = energy or EnergyAccount()
         self._topics = topics
         self._sensors = DeviceSensors()
         self.session = time.time_ns() // 1000
@@ -68,7 +70,9 @@ class NodeStatus:
             memory_available_bytes=self._sensors.memory_available_bytes(),
             temperature_c=self._sensors.temperature_c(),
             throttled=self._sensors.throttled(),
-            power_w=self._sensors.power_w(),
+            power_w=None if self.energy.power_w is None else round(self.energy.power_w, 3),
+            power_source=self.energy.source if self.energy.power_w is not None else None,
+            energy_j={source: round(joules, 1) for source, joules in self.energy.joules.items()} or None,
             frames_received=counts.received,
             frames_answered=counts.answered,
             frames_dropped=dropped,

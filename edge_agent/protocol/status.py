@@ -10,6 +10,8 @@ from edge_agent.protocol.topics import MAX_STUDENTS
 
 Session = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+# measured: of the whole board, by a sensor; estimated: what the agent's CPU time adds to the idle board.
+PowerSource = Literal["measured", "estimated"]
 # Upper bounds of the latency histogram's buckets, milliseconds.
 HISTOGRAM_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
@@ -42,6 +44,12 @@ class StudentInfo(BaseModel):
     artifact: str
     width: int = Field(gt=0, lt=2**16)
     selftest_error: float = Field(ge=0, description="largest difference to the manifest's golden features")
+    times_ms: dict[str, float] | None = Field(
+        default=None, description="median milliseconds of each artifact that was tried at the install, by file"
+    )
+    artifacts_refused: dict[str, str] | None = Field(
+        default=None, description="artifacts for this CPU that did not work here, and why, by file"
+    )
 
 
 class NodeInfo(_Status):
@@ -71,6 +79,10 @@ class NodeTelemetry(_Status):
     temperature_c: float | None = None
     throttled: bool | None = None
     power_w: float | None = None
+    power_source: PowerSource | None = None
+    energy_j: dict[PowerSource, Annotated[float, Field(ge=0)]] | None = Field(
+        default=None, description="since the agent's start"
+    )
     frames_received: Count
     frames_answered: Count
     frames_dropped: Count = Field(description="live frames skipped for newer ones, or pushed out of a full mailbox")

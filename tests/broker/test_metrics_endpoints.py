@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import shutil
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_agent.protocol.prediction_message import decode_prediction
 
+PROMTOOL = shutil.which("promtool")
 TOKEN = "0123456789abcdef"
+FEATURE_HEADER_BYTES = 28
 
 
 def free_port():
@@ -75,6 +79,7 @@ def test_numbers_of_a_fleet_add_up(stage, broker, site):
     assert seen["nonn_answer_duration_seconds_count", "cam"] == 5
     assert seen["nonn_missing_students_total", "2"] == 5
     assert seen["nonn_features_merged_total", "0", "pi-0"] == 5
+    assert seen["nonn_feature_bytes_total",] == 5 * (2 * FEATURE_HEADER_BYTES + 5 + 4)
     parts = [seen["nonn_answer_part_seconds_sum", part] for part in ("student", "queue", "transport", "merge")]
     assert sum(parts) == pytest.approx(seen["nonn_answer_duration_seconds_sum", "cam"], rel=1e-6)
     assert seen["nonn_device_up", "pi-0"] == 1
@@ -82,6 +87,19 @@ def test_numbers_of_a_fleet_add_up(stage, broker, site):
     assert agent["nonn_agent_frames_answered_total",] == 5
     assert agent["nonn_agent_student_duration_seconds_count",] == 5
     assert agent["nonn_agent_student_duration_seconds_bucket", "+Inf"] == 5
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not on PATH: apt install prometheus")
+def test_promtool_finds_nothing_to_object_to(stage, broker, site):
+    port = free_port()
+    stage.agent(broker.port, "pi-0", "0", "--metrics-port", str(port)).wait_for("connected")
+    arguments = [str(stage.image()), "--source", "cam", "--allow-missing"]
+    assert stage.program("coordinator.cli", broker.port, "classify", *arguments).end(0) == 0
+    for url in (site, f"http://127.0.0.1:{port}"):
+        body = fetch(f"{url}/metrics")[2]
+        assert body.count(b"\n# TYPE nonn_") >= 8
+        checked = subprocess.run([PROMTOOL, "check", "metrics"], input=body, capture_output=True, timeout=60)
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, b""), (url, checked.stderr.decode())
 
 
 @pytest.mark.parametrize(

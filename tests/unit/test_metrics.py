@@ -1,14 +1,23 @@
 """The exposition format, read back by Prometheus' own parser."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from coordinator.accuracy import LabelBook
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.roster import Roster
+from coordinator.web.snapshot import Snapshot
 from edge_agent.console.exposition import MAX_ROWS, Counter, Gauge, Histogram, render
 from edge_agent.energy_account import EnergyAccount
+from edge_agent.node_status import FrameCounts, NodeStatus
+from edge_agent.protocol.status import NodeState, NodeTelemetry, decode_status
+from edge_agent.protocol.topics import SiteTopics
+from edge_agent.settings import AgentSettings
 
 
 def samples(text):
@@ -80,3 +89,34 @@ def test_energy_is_measured_else_estimated_else_not_told(power_w, board, source,
         account.sample(100.0 + second)
     assert account.joules == ({} if source is None else {source: pytest.approx(joules)})
     assert (account.power_w is None) == (source is None)
+
+
+def _reported(account):
+    """What the coordinator exports of a device with this energy account, after ten seconds."""
+    settings = AgentSettings(device="pi-0", students=(0,), deployment=Path("unused"))
+    status = NodeStatus(settings, SiteTopics("home"), account)
+    for second in range(11):
+        account.tick(100.0 + second)
+    message = status.telemetry(10.0, FrameCounts(), 0, 0)
+    roster = Roster()
+    roster.state("pi-0", NodeState(state="online", session=status.session))
+    roster.telemetry("pi-0", decode_status(NodeTelemetry, message.payload))
+    snapshot = Snapshot(1, 0.0, True, "d" * 16, (), tuple(roster.devices), {})
+    labels = LabelBook(SiteTopics("home"))
+    return samples(CoordinatorMetrics("home", "main", dict, lambda: snapshot, lambda _: "digits", labels).text())
+
+
+@pytest.mark.parametrize(("sensor_w", "source", "watts"), [(2.5, "measured", 2.5), (None, "estimated", 0.4)])
+def test_energy_travels_from_the_device_to_the_coordinators_metrics(sensor_w, source, watts):
+    cpu_s = iter(range(1000))
+    account = EnergyAccount(lambda: sensor_w, lambda: next(cpu_s) / 2, "Raspberry Pi 3 Model B Plus")
+    seen = _reported(account)
+    labels = (("device", "pi-0"), ("source", source))
+    assert seen["nonn_device_energy_joules_total", labels] == pytest.approx(10 * watts)
+    assert seen["nonn_device_power_watts", labels] == pytest.approx(watts)
+    assert len([name for name, _ in seen if name == "nonn_device_energy_joules_total"]) == 1
+
+
+def test_a_machine_without_sensor_and_of_unknown_kind_tells_no_energy():
+    seen = _reported(EnergyAccount(lambda: None, lambda: 0.0, "a PC"))
+    assert not [name for name, _ in seen if "energy" in name or "power" in name]

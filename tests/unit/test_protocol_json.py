@@ -67,6 +67,8 @@ telemetries = st.builds(
     cpu_percent=positive,
     temperature_c=st.none() | positive,
     power_w=st.none() | positive,
+    power_source=st.none() | st.sampled_from(["measured", "estimated"]),
+    energy_j=st.none() | st.dictionaries(st.sampled_from(["measured", "estimated"]), positive, max_size=2),
     student_ms_p50=st.none() | positive,
     student_ms_p95=st.none() | positive,
 )
