@@ -1,5 +1,6 @@
 """Plugs what looks on into the live loop: metrics, labels, dashboard."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,12 +13,16 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.live_feed import LiveFeed
 from coordinator.web.snapshot import ShownDeployment, Snapshot
 from edge_agent import __version__
+from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.console.exit_codes import UserError
 from edge_agent.console.worker import Worker
+from edge_agent.protocol.errors import ManifestError
+from edge_agent.protocol.filter_edges import parse_edges
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.update_topics import UpdateTopics
 
 KEPT_DEPLOYMENTS = 4  # two are in use during a switch
+_log = logging.getLogger("dashboard")
 
 
 @contextmanager
@@ -56,7 +61,7 @@ class Observation:
         settings = app.settings
         self._latest: Snapshot | None = None
         self._shelf = shelf
-        self._deployments = {app.deployment.id: ShownDeployment(app.deployment.id, app.deployment.manifest, head)}
+        self._deployments = {app.deployment.id: _shown(app.deployment, head)}
         labels = LabelBook(app.topics)
         metrics = CoordinatorMetrics(
             settings.site, settings.coordinator, lambda: app.counts, lambda: self._latest, self._name_of, labels
@@ -85,7 +90,7 @@ class Observation:
         if shown is None and self._shelf is not None:
             try:
                 directory = self._shelf.disk.open(deployment)
-                shown = ShownDeployment(deployment, directory.manifest, open_head(directory))
+                shown = _shown(directory, open_head(directory))
             except UserError:
                 return None  # dropped meanwhile; its last answers are shown without explanation
             while len(self._deployments) >= KEPT_DEPLOYMENTS:
@@ -96,3 +101,13 @@ class Observation:
     def _name_of(self, deployment: str) -> str:
         shown = self._find(deployment)
         return shown.manifest.name if shown else ""
+
+
+def _shown(directory: DeploymentDirectory, head: MergeHead) -> ShownDeployment:
+    entry, filters = directory.manifest.graph, directory.manifest.filters
+    try:
+        edges = parse_edges(directory.read(entry), filters) if entry is not None else ()
+    except (ManifestError, UserError) as error:
+        _log.warning("deployment %s: %s; shown without its graph", directory.id, error)
+        edges = ()  # it is only a picture: answers do not need it
+    return ShownDeployment(directory.id, directory.manifest, head, edges)

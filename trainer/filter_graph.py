@@ -134,6 +134,24 @@ def filter_graph(matrix: NDArray[np.floating]) -> "nx.Graph[int]":
     return graph
 
 
+def strongest_edges(
+    matrix: NDArray[np.floating], per_filter: int = 3, most: int = 2048
+) -> list[tuple[int, int, float]]:
+    """Each filter's strongest edges, strongest first, at most `most`: (filter, filter, F_ij / largest F).
+
+    >>> strongest_edges(np.array([[0, 4.0, 1.0], [4.0, 0, 2.0], [1.0, 2.0, 0]]), per_filter=1)
+    [(0, 1, 1.0), (1, 2, 0.5)]
+    """
+    weights = check_matrix(matrix)
+    largest = weights.max()
+    if largest == 0:
+        return []
+    ends = np.argsort(-weights, axis=1, kind="stable")[:, : min(per_filter, len(weights) - 1)]
+    pairs = {(min(i, j), max(i, j)) for i, row in enumerate(ends.tolist()) for j in row if weights[i, j] > 0}
+    edges = [(i, j, float(weights[i, j] / largest)) for i, j in pairs]
+    return sorted(edges, key=lambda edge: (-edge[2], edge[:2]))[:most]
+
+
 def save_filter_graph(path: Path, matrix: NDArray[np.floating], activity: NDArray[np.floating]) -> None:
     """Write F and the class-wise activity table `(classes, filters)` as one npz, whole or not at all."""
     buffer = io.BytesIO()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from coordinator.feature_merger import Contribution
 from coordinator.roster import Device
 from coordinator.update_view import UpdateView
+from edge_agent.protocol.filter_edges import Edge
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.manifest import Manifest
 from edge_agent.protocol.prediction_message import PredictionMessage
@@ -22,6 +23,7 @@ class ShownDeployment:
     id: str
     manifest: Manifest
     head: MergeHead
+    edges: tuple[Edge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -157,6 +157,7 @@ def _device(device: Device, snapshot: Snapshot) -> Json:
         "deployment": device.info.deployment if device.info else None,
         "version": device.info.agent_version if device.info else None,
         "machine": device.info.machine if device.info else None,
+        "problems": list(device.info.problems or ()) if device.info else [],
         "students": [student.model_dump() for student in device.info.students] if device.info else [],
         "telemetry": seen.model_dump(exclude_none=True) if seen else None,
         "update": update.to_json() if update else None,
@@ -174,8 +175,8 @@ def picture_url(image: NDArray[np.uint8]) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def describe_deployment(shown: ShownDeployment, edges: Sequence[tuple[int, int, float]] = ()) -> Json:
-    """What does not change while a deployment runs: classes, students, partitions."""
+def describe_deployment(shown: ShownDeployment) -> Json:
+    """What does not change while a deployment runs: classes, students, partitions, filter graph."""
     manifest = shown.manifest
     return {
         "id": shown.id,
@@ -191,5 +192,5 @@ def describe_deployment(shown: ShownDeployment, edges: Sequence[tuple[int, int, 
             student.model_dump(include={"index", "network", "filters", "width", "parameters", "macs"})
             for student in manifest.students
         ],
-        "edges": [list(edge) for edge in edges],
+        "edges": [list(edge) for edge in shown.edges],
     }

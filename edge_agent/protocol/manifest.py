@@ -109,6 +109,7 @@ class Manifest(_Part):
     students: tuple[Student, ...] = Field(min_length=1)
     head: FileEntry
     golden_input: FileEntry
+    graph: FileEntry | None = Field(default=None, description="strongest edges of the filter graph, to look at")
     metrics: dict[str, float] = {}
     minimum_agent_version: str = "0.1.0"
     expires: datetime | None = None
@@ -140,11 +141,14 @@ class Manifest(_Part):
 
     def files(self) -> list[FileEntry]:
         """Every file of the deployment except the manifest."""
-        return [self.head, self.golden_input, *(a for student in self.students for a in student.artifacts)]
+        graph = () if self.graph is None else (self.graph,)
+        return [self.head, self.golden_input, *graph, *(a for student in self.students for a in student.artifacts)]
 
     def to_bytes(self) -> bytes:
         """The canonical file: UTF-8 JSON, sorted keys, two spaces. Hash and signature are over these bytes."""
         content = self.model_dump(mode="json", by_alias=True)
+        if self.graph is None:
+            del content["graph"]  # so that deployments of before it existed keep their bytes, and their id
         return (json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
 
 

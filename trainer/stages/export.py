@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.console.atomic_file import sync_folder, write_atomically
+from edge_agent.protocol.filter_edges import encode_edges
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.manifest import Artifact, Codec, Golden, InputShape, Manifest, Student, file_entry
 from trainer.artifacts import ExportedStudent, export_student
+from trainer.filter_graph import load_filter_graph, strongest_edges
 from trainer.golden import golden_image, golden_tolerance
 from trainer.litert_batches import StudentFeatures, features_of
 from trainer.merged_answers import merge_all, over_the_wire
@@ -133,6 +135,8 @@ def _manifest(
     partition, before = read_partition(context), context.run.stage("activations").results()
     pixels = golden_image(dataset.image_shape, settings.seed)
     write_atomically(folder / "golden-input.bin", pixels.tobytes())
+    edges = encode_edges(strongest_edges(load_filter_graph(context.run.path / "partition" / "graph.npz")[0]))
+    write_atomically(folder / "graph.json", edges)
     height, width, channels = dataset.image_shape
     return Manifest(
         schema=1,
@@ -149,6 +153,7 @@ def _manifest(
         ),
         head=file_entry(PurePosixPath("head.npz"), (folder / "head.npz").read_bytes()),
         golden_input=file_entry(PurePosixPath("golden-input.bin"), pixels.tobytes()),
+        graph=file_entry(PurePosixPath("graph.json"), edges),
         metrics={
             "validation_accuracy": accuracies[(1 << settings.students) - 1],
             "teacher_validation_accuracy": before["validation_accuracy"],
