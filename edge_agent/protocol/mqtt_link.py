@@ -1,7 +1,7 @@
-"""The link to the broker: the only module that imports paho. One thread, no callbacks outside.
+"""The link to the broker: the only module of the protocol that does I/O. One thread, no callbacks.
 
 `poll` does all the network work and returns what happened. Nothing runs behind the caller's back, so an exception
-surfaces in the caller's loop, and a stuck program stops answering pings: the broker then publishes its will.
+surfaces in the caller's loop, and a stuck program stops sending pings: the broker then publishes its will.
 """
 
 import random
@@ -9,23 +9,21 @@ import select
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-
+from edge_agent.protocol import mqtt_packets as packets
+from edge_agent.protocol import mqtt_reasons as reasons
 from edge_agent.protocol.broker import BrokerSettings
+from edge_agent.protocol.errors import DecodeError
 from edge_agent.protocol.link import Connected, Disconnected, Event, Message, Outgoing
 
-# A poll returns after this many messages, so that deadlines are looked at even in a flood.
-MAX_EVENTS_PER_POLL = 256
-# QoS 0 messages that wait for a full socket; beyond, new ones are dropped and counted.
-MAX_UNSENT = 512
+# Bytes that wait for a full socket; beyond, QoS 0 messages are dropped and counted. One frame of the largest size.
+MAX_UNSENT_BYTES = packets.MAX_PACKET_BYTES
+# QoS 1: without acknowledgement at a time (mosquitto's own limit, where the broker states none), and waiting.
+IN_FLIGHT, MAX_QUEUED = 20, 1000
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 CONNECT_TIMEOUT_S = 3.0
 RECEIVE_BYTES = 65_536  # read at once: twenty frames or hundreds of features
@@ -34,33 +32,6 @@ LOGIN_TIMEOUT_S = 3.0
 
 
 __all__ = ["Connected", "Disconnected", "Event", "Message", "MqttLink", "Outgoing"]
-
-
-class _BufferedClient(mqtt.Client):
-    """paho reads a message with four calls to the kernel, byte by byte; this reads what is there with one.
-
-    `_sock_recv` is private to paho: a version that no longer calls it reads as paho does.
-    """
-
-    _received = b""
-    _position = 0
-
-    @property
-    def pending(self) -> bool:
-        """Bytes were read from the socket and not yet parsed."""
-        return self._position < len(self._received)
-
-    def reconnect(self) -> MQTTErrorCode:
-        """Begin a new connection without the rest of the old one."""
-        self._received, self._position = b"", 0
-        return super().reconnect()
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        if not self.pending:
-            self._received, self._position = super()._sock_recv(max(bufsize, RECEIVE_BYTES)), 0
-        chunk = self._received[self._position : self._position + bufsize]
-        self._position += len(chunk)
-        return chunk
 
 
 class MqttLink:
@@ -72,29 +43,36 @@ class MqttLink:
         client_id: str,
         subscriptions: Sequence[tuple[str, int]],
         will: Outgoing | None = None,
+        coalesce: bool = False,
     ) -> None:
+        """`coalesce`: what is published between two polls leaves together, at the second one."""
         self.settings = settings
-        self.dropped = 0  # QoS 0 messages not sent: no connection, or a socket that stays full
+        self.dropped = 0  # not sent: no connection, a socket that stays full, or longer than the broker takes
+        self.connected = False  # logged in at the broker
         self._client_id = client_id
         self._subscriptions = list(subscriptions)
         self._will = will
+        self._coalesce = coalesce
+        self._tls = _tls_context(settings)
+        self._is_5 = settings.protocol != "3.1.1"
         self._events: list[Event] = []
         self._watched: list[int] = []
-        self._connected = False
-        self._ever_connected = False
         self._woken = False
-        self._trouble: ReasonCode | str | None = None  # of the present login; on_disconnect does not say it
-        self._login_until = 0.0
-        self._unsent = 0
+        self._socket: socket.socket | None = None
+        self._poller = select.poll()
+        self._reader = packets.PacketReader(self._is_5)
+        self._unsent = bytearray()
+        self._packet_id = 0
+        self._queued: deque[Outgoing] = deque()
+        self._in_flight: dict[int, Outgoing] = {}
+        self._in_flight_maximum = IN_FLIGHT
+        self._packet_maximum = packets.MAX_REMAINING
+        self._keepalive_s = float(settings.keepalive_s)
+        self._ever_connected = False
+        self._login_until = self._heard_at = self._sent_at = 0.0
+        self._pinged_at: float | None = None
         self._attempt = 0
         self._next_attempt = 0.0
-        self._version = MQTTProtocolVersion.MQTTv311 if settings.protocol == "3.1.1" else MQTTProtocolVersion.MQTTv5
-        self._client = self._make_client()
-
-    @property
-    def connected(self) -> bool:
-        """Logged in at the broker."""
-        return self._connected
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Wait at most `timeout_s` for the network, then return all that came, oldest first."""
@@ -107,84 +85,201 @@ class MqttLink:
                 return events
 
     def publish(self, message: Outgoing) -> bool:
-        """Send, or queue for a busy socket. False: dropped (QoS 0 without a connection or behind a full socket)."""
-        if message.qos == 0 and (not self._connected or self._unsent >= MAX_UNSENT):
+        """Send, or queue for a busy socket. False: dropped (no connection, a full socket, too many waiting)."""
+        if message.qos:
+            return self._publish_surely(message)
+        if not self.connected or len(self._unsent) > MAX_UNSENT_BYTES:
             self.dropped += 1
             return False
-        properties = self._publish_properties(message)
-        receipt = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
-        self._unsent = self._unsent + 1 if self._client.want_write() else 0
-        if receipt.rc == mqtt.MQTT_ERR_QUEUE_SIZE:
+        packet = packets.encode_publish(message, self._is_5)
+        if len(packet) > self._packet_maximum:
             self.dropped += 1
             return False
+        self._send(packet)
         return True
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
         """Subscribe now and after every reconnect."""
         if (topic_filter, qos) not in self._subscriptions:
             self._subscriptions.append((topic_filter, qos))
-            if self._connected:
-                self._client.subscribe(topic_filter, qos)
+            if self.connected:
+                self._send(packets.encode_subscribe(self._next_packet_id(), [(topic_filter, qos)], self._is_5))
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Forget a subscription."""
         self._subscriptions = [entry for entry in self._subscriptions if entry[0] != topic_filter]
-        if self._connected:
-            self._client.unsubscribe(topic_filter)
+        if self.connected:
+            self._send(packets.encode_unsubscribe(self._next_packet_id(), topic_filter, self._is_5))
 
     def watch(self, descriptor: int) -> None:
         """Let `poll` return early while this file descriptor is readable."""
         self._watched.append(descriptor)
+        self._poller.register(descriptor, select.POLLIN)
 
     def close(self, last_words: Sequence[Outgoing] = (), timeout_s: float = 1.0) -> None:
         """Publish `last_words`, wait until they are with the broker, disconnect. The will is not sent."""
         deadline = time.monotonic() + timeout_s
-        if self._connected:
-            receipts = [self._client.publish(m.topic, m.payload, m.qos, m.retain) for m in last_words]
-            while self._connected and time.monotonic() < deadline:
-                if all(receipt.is_published() for receipt in receipts) and not self._client.want_write():
-                    break
+        if self.connected:
+            for message in last_words:
+                self.publish(message)
+            while self.connected and time.monotonic() < deadline and (self._unfinished or self._unsent):
                 self._network_step(0.02)
-            self._client.disconnect()
-        self._connected = False
+        if self._socket is not None:
+            _leave(self._socket, bytes(self._unsent) + packets.GOODBYE)
+            self._drop_socket()
+
+    @property
+    def _unfinished(self) -> bool:
+        return bool(self._queued or self._in_flight)
+
+    def _publish_surely(self, message: Outgoing) -> bool:
+        if len(self._queued) + len(self._in_flight) >= MAX_QUEUED:
+            self.dropped += 1
+            return False
+        self._queued.append(message)
+        if self.connected:
+            self._send_queued()
+        return True
+
+    def _send_queued(self) -> None:
+        while self._queued and len(self._in_flight) < self._in_flight_maximum:
+            message = self._queued.popleft()
+            packet_id = self._next_packet_id()
+            packet = packets.encode_publish(message, self._is_5, packet_id)
+            if len(packet) > self._packet_maximum:
+                self.dropped += 1
+                continue
+            self._in_flight[packet_id] = message
+            self._send(packet)
+
+    def _next_packet_id(self) -> int:
+        while True:
+            self._packet_id = self._packet_id % 65_535 + 1
+            if self._packet_id not in self._in_flight:
+                return self._packet_id
+
+    def _send(self, packet: bytes) -> None:
+        self._unsent += packet
+        if not self._coalesce:
+            self._flush()
+
+    def _flush(self) -> None:
+        connection = self._socket
+        while self._unsent and connection is not None:
+            try:
+                sent = connection.send(self._unsent)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError as error:
+                self._lose(error.strerror or str(error))
+                return
+            del self._unsent[:sent]
+            self._sent_at = time.monotonic()
 
     def _network_step(self, timeout_s: float) -> None:
-        connection: Any = self._client.socket()
-        if connection is None:
+        if self._socket is None:
             self._connect_when_due(timeout_s)
             return
-        if not self._connected and self._trouble is None and time.monotonic() > self._login_until:
-            self._trouble = f"no answer to the login within {LOGIN_TIMEOUT_S:g} s"
-            connection.shutdown(socket.SHUT_RDWR)  # the read below sees the end of the connection
-        if self._wait(connection, timeout_s):
-            self._read(connection)
-        if self._client.want_write():
-            self._client.loop_write()
-        else:
-            self._unsent = 0
-        self._client.loop_misc()
+        if self._unsent:
+            self._flush()
+        if self._socket is not None and self._wait(self._socket, timeout_s):
+            self._read(self._socket)
+        if self._unsent and not self._coalesce:
+            self._flush()
+        if self._socket is not None:
+            self._keep_alive(time.monotonic())
 
-    def _wait(self, connection: Any, timeout_s: float) -> bool:
-        if self._client.pending or _buffered(connection):
-            return True
-        poller = select.poll()
-        want_write = self._client.want_write()
-        poller.register(connection.fileno(), select.POLLIN | (select.POLLOUT if want_write else 0))
-        for descriptor in self._watched:
-            poller.register(descriptor, select.POLLIN)
-        # Never longer than a second: keep-alive pings are sent by the step after the wait.
-        ready = poller.poll(min(timeout_s, 1.0) * 1000)
-        self._woken = any(descriptor in self._watched for descriptor, _ in ready)
+    def _wait(self, connection: socket.socket, timeout_s: float) -> bool:
+        """True when there is something to read."""
+        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+            return True  # decrypted bytes that poll() does not see
+        self._poller.register(connection, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        # Never longer than a second: pings are sent by the step after the wait.
+        ready = self._poller.poll(min(timeout_s, 1.0) * 1000)
         own = connection.fileno()
-        return any(descriptor == own and flags & ~select.POLLOUT for descriptor, flags in ready)
+        readable = False
+        for descriptor, flags in ready:
+            if descriptor != own:
+                self._woken = True
+            elif flags & ~select.POLLOUT:
+                readable = True
+        return readable
 
-    def _read(self, connection: Any) -> None:
-        while len(self._events) < MAX_EVENTS_PER_POLL:
-            self._client.loop_read()
-            if self._client.socket() is not connection:
-                return
-            if not self._client.pending and not _buffered(connection):
-                return
+    def _read(self, connection: socket.socket) -> None:
+        try:
+            chunk = connection.recv(RECEIVE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError as error:
+            self._lose(error.strerror or str(error))
+            return
+        if not chunk:
+            self._lose("connection closed by the broker")
+            return
+        self._heard_at, self._pinged_at = time.monotonic(), None
+        try:
+            arrived = self._reader.feed(chunk)
+        except DecodeError as error:
+            self._lose(f"it does not speak MQTT: {error}" if not self.connected else str(error))
+            return
+        for packet in arrived:
+            if isinstance(packet, Message):
+                self._events.append(packet)
+            else:
+                self._take(packet)
+
+    def _take(self, packet: packets.Packet) -> None:
+        match packet:
+            case packets.Delivered(packet_id, message):
+                self._unsent += packets.encode_acknowledgement(packet_id)
+                if message is not None:
+                    self._events.append(message)
+            case packets.Acknowledged(packet_id):
+                if self._in_flight.pop(packet_id, None) is not None and self._queued:
+                    self._send_queued()
+            case packets.LoginAnswer():
+                self._logged_in(packet)
+            case packets.Subscribed(codes):
+                for code in codes:
+                    if code >= 0x80:
+                        text = f"subscription refused: {reasons.words(code)}"
+                        self._events.append(Disconnected(text, refused=True))
+            case packets.Farewell(code):
+                self._lose(reasons.words(code), code)
+
+    def _logged_in(self, answer: packets.LoginAnswer) -> None:
+        if self.connected:
+            self._lose("a second answer to one login")
+            return
+        if answer.code:
+            code = reasons.login_code(answer.code)
+            self._lose(reasons.words(code), code)
+            return
+        self.connected = self._ever_connected = True
+        self._attempt = 0
+        self._in_flight_maximum = min(answer.receive_maximum or IN_FLIGHT, 4 * IN_FLIGHT)
+        self._packet_maximum = answer.packet_maximum or packets.MAX_REMAINING
+        if answer.keepalive_s is not None:
+            self._keepalive_s = float(answer.keepalive_s)
+        if self._subscriptions:
+            self._send(packets.encode_subscribe(self._next_packet_id(), self._subscriptions, self._is_5))
+        # What the old connection did not acknowledge may have arrived: the receiver takes the first.
+        for packet_id, message in self._in_flight.items():
+            self._send(packets.encode_publish(message, self._is_5, packet_id, again=True))
+        self._send_queued()
+        if self.connected:
+            self._events.append(Connected("5" if self._is_5 else "3.1.1"))
+
+    def _keep_alive(self, now: float) -> None:
+        if not self.connected:
+            if now > self._login_until:
+                self._lose(f"no answer to the login within {LOGIN_TIMEOUT_S:g} s")
+        elif self._pinged_at is not None:
+            if now - self._pinged_at >= self._keepalive_s > 0:
+                self._lose("no answer to a ping")
+        elif now - min(self._heard_at, self._sent_at) >= self._keepalive_s > 0:
+            self._pinged_at = now
+            self._send(packets.PING)
 
     def _connect_when_due(self, timeout_s: float) -> None:
         wait_s = self._next_attempt - time.monotonic()
@@ -196,110 +291,83 @@ class MqttLink:
         # Spread out: after a broker restart a whole fleet comes back at once.
         self._next_attempt = time.monotonic() + backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
         try:
-            self._client.reconnect()
-            self._login_until = time.monotonic() + LOGIN_TIMEOUT_S
+            self._socket = self._opened()
         except (OSError, ValueError) as error:
             reason = f"{self.settings.host}:{self.settings.port}: {error}"
             self._events.append(Disconnected(reason, refused=isinstance(error, ssl.SSLError)))
-
-    def _make_client(self) -> _BufferedClient:
-        client = _BufferedClient(
-            CallbackAPIVersion.VERSION2, self._client_id, protocol=self._version, reconnect_on_failure=False
-        )
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        client.max_queued_messages_set(1000)
-        if self.settings.username is not None:
-            password = self.settings.password
-            client.username_pw_set(self.settings.username, password.get_secret_value() if password else None)
-        if self.settings.ca_file is not None:
-            _use_tls(client, self.settings.ca_file, self.settings.certificate_file, self.settings.key_file)
-        if self._will is not None:
-            client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
-        client.on_socket_open = _set_nodelay
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.on_subscribe = self._on_subscribe
-        where = (self.settings.host, self.settings.port, self.settings.keepalive_s)
-        if self._version == MQTTProtocolVersion.MQTTv5:
-            client.connect_async(*where, clean_start=True)
-        else:
-            client.connect_async(*where)
-        return client
-
-    def _on_connect(self, client: mqtt.Client, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        if reason.is_failure:
-            self._trouble = reason
             return
-        self._connected = self._ever_connected = True
-        self._attempt = 0
-        if self._subscriptions:
-            client.subscribe(self._subscriptions)
-        self._events.append(Connected("5" if self._version == MQTTProtocolVersion.MQTTv5 else "3.1.1"))
+        self._reader = packets.PacketReader(self._is_5)
+        self._heard_at = self._sent_at = time.monotonic()
+        self._pinged_at = None
+        self._keepalive_s = float(self.settings.keepalive_s)
+        self._login_until = self._heard_at + LOGIN_TIMEOUT_S
+        password = self.settings.password.get_secret_value() if self.settings.password is not None else None
+        login = packets.Login(self._client_id, self.settings.keepalive_s, self.settings.username, password, self._will)
+        self._unsent[:] = packets.encode_login(login, self._is_5)
+        self._flush()
 
-    def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        was_connected, self._connected = self._connected, False
-        trouble, self._trouble = str(self._trouble or reason), None
-        unsupported = trouble == "Unsupported protocol version"
-        # A broker that has accepted this version once is only restarting: a new client would forget queued answers.
-        unsure = unsupported or not (_is_refusal(trouble) or self._ever_connected)
+    def _opened(self) -> socket.socket:
+        connection = socket.create_connection((self.settings.host, self.settings.port), CONNECT_TIMEOUT_S)
+        try:
+            # Without it Nagle and delayed ACKs add 40 ms to every small message (docs/decisions/0003).
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_hostname=self.settings.host)
+            connection.setblocking(False)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _lose(self, trouble: str, code: int | None = None) -> None:
+        was_connected = self.connected
+        self._drop_socket()
+        refused = code in reasons.REFUSALS
+        unsupported = code == reasons.UNSUPPORTED_VERSION
+        # A broker that has accepted this version once is only restarting; else it may be old, and closes the
+        # connection on an MQTT 5 login instead of saying no.
+        unsure = unsupported or not (refused or self._ever_connected)
         if not was_connected and self.settings.protocol == "auto" and unsure:
-            self._try_other_version()
-        where = f"{self.settings.host}:{self.settings.port}"
-        self._events.append(Disconnected(f"{where}: {trouble}", refused=_is_refusal(trouble)))
+            self._is_5 = not self._is_5
+            self._next_attempt = time.monotonic() + FIRST_RETRY_S
+        self._events.append(Disconnected(f"{self.settings.host}:{self.settings.port}: {trouble}", refused=refused))
 
-    def _try_other_version(self) -> None:
-        """Old brokers close the connection on an MQTT 5 login instead of saying no."""
-        is_5 = self._version == MQTTProtocolVersion.MQTTv5
-        self._version = MQTTProtocolVersion.MQTTv311 if is_5 else MQTTProtocolVersion.MQTTv5
-        self._client = self._make_client()
-        self._next_attempt = time.monotonic() + FIRST_RETRY_S
-
-    def _on_message(self, _client: Any, _user: Any, message: mqtt.MQTTMessage) -> None:
-        properties = message.properties
-        response_topic = getattr(properties, "ResponseTopic", None)
-        correlation = getattr(properties, "CorrelationData", None)
-        self._events.append(Message(message.topic, bytes(message.payload), message.retain, response_topic, correlation))
-
-    def _on_subscribe(self, _client: Any, _user: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
-        for reason in reasons:
-            if reason.is_failure:
-                self._events.append(Disconnected(f"subscription refused: {reason}", refused=True))
-
-    def _publish_properties(self, message: Outgoing) -> Properties | None:
-        extras = (message.expiry_s, message.correlation, message.response_topic)
-        if self._version != MQTTProtocolVersion.MQTTv5 or extras == (None, None, None):
-            return None
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if message.expiry_s is not None:
-            properties.MessageExpiryInterval = message.expiry_s
-        if message.correlation is not None:
-            properties.CorrelationData = message.correlation
-        if message.response_topic is not None:
-            properties.ResponseTopic = message.response_topic
-        return properties
+    def _drop_socket(self) -> None:
+        self.connected = False
+        self._unsent.clear()
+        if self._socket is not None:
+            with suppress(KeyError):  # it was never waited for
+                self._poller.unregister(self._socket)
+            self._socket.close()
+            self._socket = None
 
 
-def _use_tls(client: mqtt.Client, ca_file: Path, certificate: Path | None, key: Path | None) -> None:
-    files = [path for path in (ca_file, certificate, key) if path is not None]
+def _tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+    if settings.ca_file is None:
+        return None
+    files: list[Path] = [
+        path for path in (settings.ca_file, settings.certificate_file, settings.key_file) if path is not None
+    ]
     for path in files:
         path.open("rb").close()  # ssl's own error does not name the file
     try:
-        client.tls_set(str(ca_file), str(certificate) if certificate else None, str(key) if key else None)
+        context = ssl.create_default_context(cafile=str(settings.ca_file))
+        if settings.certificate_file is not None:
+            context.load_cert_chain(settings.certificate_file, settings.key_file)
     except ssl.SSLError as error:
         names = ", ".join(map(str, files))
         raise OSError(error.errno, f"no usable PEM ({error.reason})", names) from None
+    return context
 
 
-def _set_nodelay(_client: mqtt.Client, _user: Any, connection: Any) -> None:
-    # Without it Nagle and delayed ACKs add 40 ms to every small message (docs/decisions/0003).
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _buffered(connection: Any) -> bool:
-    """A TLS socket may hold decrypted bytes that select() does not see."""
-    return bool(isinstance(connection, ssl.SSLSocket) and connection.pending())
-
-
-def _is_refusal(reason: str) -> bool:
-    return reason in {"Not authorized", "Bad user name or password", "Client identifier not valid", "Banned"}
+def _leave(connection: socket.socket, last_bytes: bytes) -> None:
+    """Send the rest and wait for the broker's end: closing at once may reset the connection, and the will be sent."""
+    try:
+        connection.settimeout(0.3)
+        connection.sendall(last_bytes)
+        if not isinstance(connection, ssl.SSLSocket):
+            connection.shutdown(socket.SHUT_WR)
+        while connection.recv(RECEIVE_BYTES):
+            pass
+    except OSError:
+        pass  # the broker is gone, or busy: either way it has all that we could give it
