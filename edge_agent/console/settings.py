@@ -27,6 +27,10 @@ def add_setting_flags(parser: argparse.ArgumentParser, kind: type[BaseModel]) ->
     for path, field in _leaves(kind):
         default = "" if field.default in (None, PydanticUndefined) else f" [{_shown(field.default)}]"
         text = f"{field.description or ''}{default}".replace("%", "%%")
+        if switch := _extra(field, "switch"):
+            # Given bare it means yes; the long form takes a value like any other flag.
+            group.add_argument(switch, dest=_destination(path), action="store_const", const="true", help=text)
+            text = f"the same, with true or false{default}"
         group.add_argument(_flag(path), dest=_destination(path), metavar=path[-1].upper(), help=text)
 
 
@@ -119,12 +123,12 @@ def _leaves(kind: type[BaseModel], prefix: FieldPath = ()) -> Iterator[tuple[Fie
         nested = field.annotation
         if isinstance(nested, type) and issubclass(nested, BaseModel):
             yield from _leaves(nested, (*prefix, name))
-        elif not (
-            field.json_schema_extra
-            and isinstance(field.json_schema_extra, dict)
-            and field.json_schema_extra.get("toml_only")
-        ):
+        elif not _extra(field, "toml_only"):
             yield (*prefix, name), field
+
+
+def _extra(field: FieldInfo, name: str) -> Any:
+    return field.json_schema_extra.get(name) if isinstance(field.json_schema_extra, dict) else None
 
 
 def _is_collection(field: FieldInfo) -> bool:

@@ -1,12 +1,12 @@
 """Settings of programs that take signed updates, and the trust that they describe."""
 
-import ipaddress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edge_agent import __version__
 from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.protocol.broker import is_loopback
 from edge_agent.protocol.signature import TrustedKeys
 from edge_agent.protocol.update_trust import TrustPolicy
 
@@ -46,15 +46,3 @@ def read_trusted_keys(path: Path) -> TrustedKeys:
         raise UserError(f"{path}: {error.strerror}; expected a file of public keys", ExitCode.CONFIGURATION) from None
     except ValueError as error:
         raise UserError(f"{path}: {error}", ExitCode.CONFIGURATION) from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` can only be this machine.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("broker.local")
-    (True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,5 +1,6 @@
 """Where the broker is and how to log in: the settings that the three programs share."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -21,6 +22,11 @@ class BrokerSettings(BaseModel):
     )
     certificate_file: Path | None = Field(default=None, description="PEM file of this device's own certificate")
     key_file: Path | None = Field(default=None, description="PEM file of this device's private key")
+    insecure: bool = Field(
+        default=False,
+        description="use a broker elsewhere without TLS: anybody on that network may read and answer",
+        json_schema_extra={"switch": "--insecure"},
+    )
     keepalive_s: int = Field(default=10, ge=2, le=600, description="seconds of silence before a ping")
     protocol: Literal["auto", "5", "3.1.1"] = Field(
         default="auto", description="MQTT version: 5 where the broker speaks it, else 3.1.1"
@@ -32,4 +38,26 @@ class BrokerSettings(BaseModel):
             raise ValueError("certificate_file and key_file: expected both or neither")
         if self.certificate_file is not None and self.ca_file is None:
             raise ValueError("certificate_file: expected a ca_file with it")
+        if self.is_exposed and not self.insecure:
+            raise ValueError(
+                f"{self.host} without TLS: expected ca_file, certificate_file and key_file, as nonn-coordinator "
+                "device add writes them, or --insecure where anybody on that network may read and answer"
+            )
         return self
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether what is said to the broker leaves this machine unencrypted."""
+        return self.ca_file is None and not is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be this machine.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("broker.local")
+    (True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
