@@ -4,15 +4,17 @@ import logging
 from collections.abc import Callable
 
 from edge_agent.app import AgentApp
+from edge_agent.console.cpu_targets import this_cpu
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
 from edge_agent.console.exit_codes import UserError
 from edge_agent.console.update_settings import trust_policy
+from edge_agent.engine_choice import allowed
 from edge_agent.model_store import ModelStore
-from edge_agent.protocol.manifest import FileEntry, Manifest
+from edge_agent.protocol.manifest import Artifact, FileEntry, Manifest, Student
 from edge_agent.protocol.update_topics import UpdateTopics
 from edge_agent.protocol.update_trust import TrustedManifest, commit
 from edge_agent.settings import AgentSettings
-from edge_agent.student_slot import StudentSlot, choose_artifact, open_student
+from edge_agent.student_slot import StudentSlot, choose_artifact, install_student
 from edge_agent.updater import StudentPlan, Updater
 
 _log = logging.getLogger("update")
@@ -82,8 +84,19 @@ def needed_files(settings: AgentSettings, manifest: Manifest) -> list[FileEntry]
     """What this device fetches; set to auto it may be given any student, when nobody can send it one."""
     auto = settings.students == "auto"
     needed = range(len(manifest.students)) if auto else students_of(settings, manifest, ())
-    chosen = [choose_artifact(manifest.students[i], settings.engine, settings.precision) for i in needed]
+    if auto:
+        chosen = [choose_artifact(manifest.students[i], settings.engine, settings.precision) for i in needed]
+    else:  # all that it will time, to keep the fastest
+        chosen = [a for i in needed for a in fitting_artifacts(manifest.students[i], settings)]
     return [manifest.golden_input, *chosen]
+
+
+def fitting_artifacts(student: Student, settings: AgentSettings) -> list[Artifact]:
+    """Artifacts for this CPU and these settings; UserError if there is none."""
+    fitting = allowed(student.artifacts, this_cpu(), settings.engine, settings.precision)
+    return [c.artifact for c in fitting if not c.refused] or [
+        choose_artifact(student, settings.engine, settings.precision)
+    ]
 
 
 def _adopt(store: ModelStore, settings: AgentSettings, directory: DeploymentDirectory) -> None:
@@ -95,4 +108,4 @@ def _adopt(store: ModelStore, settings: AgentSettings, directory: DeploymentDire
 
 
 def _open(settings: AgentSettings, deployment: DeploymentDirectory, index: int) -> StudentSlot:
-    return open_student(deployment, index, settings.engine, settings.precision, settings.num_threads)
+    return install_student(deployment, index, settings.engine, settings.precision, settings.num_threads)

@@ -9,7 +9,7 @@ from edge_agent.camera_role import CameraRole
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
 from edge_agent.console.exit_codes import UserError
 from edge_agent.settings import AgentSettings
-from edge_agent.student_slot import StudentSlot, open_student
+from edge_agent.student_slot import StudentSlot, install_student
 
 _log = logging.getLogger("agent")
 
@@ -53,7 +53,7 @@ def build_agent(settings: AgentSettings) -> AgentApp:
 
 
 def _open(settings: AgentSettings, deployment: DeploymentDirectory, index: int) -> StudentSlot:
-    slot = open_student(deployment, index, settings.engine, settings.precision, settings.num_threads)
+    slot = install_student(deployment, index, settings.engine, settings.precision, settings.num_threads)
     _log.info(
         "student %d: %s on %s, self-test off by %.3g", index, slot.artifact.file,
         slot.runtime.engine_version, slot.selftest_error,

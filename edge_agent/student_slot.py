@@ -1,12 +1,13 @@
 """One student, loaded from a deployment and checked on the golden input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.console.exit_codes import UserError
+from edge_agent.engine_memory import RememberedChoice, chosen_artifact
 from edge_agent.inference import golden_error, real_features
 from edge_agent.protocol.manifest import Artifact, Student
 from edge_agent.protocol.status import StudentInfo
@@ -25,6 +26,7 @@ class StudentSlot:
     runtime: StudentRuntime
     selftest_error: float
     golden_input: NDArray[np.uint8] | None = None  # (height, width, channels)
+    choice: RememberedChoice | None = None  # how this artifact was chosen, where there was a choice
 
     def works(self) -> bool:
         """Run the golden input again: memory and interpreter still give the manifest's features."""
@@ -44,19 +46,38 @@ class StudentSlot:
             artifact=self.artifact.file,
             width=self.student.width,
             selftest_error=round(self.selftest_error, 6),
+            times_ms=self.choice.times_ms if self.choice else None,
+            artifacts_refused=(self.choice.refused or None) if self.choice else None,
         )
+
+
+def install_student(
+    deployment: DeploymentDirectory, index: int, engine: str, precision: str, num_threads: int
+) -> StudentSlot:
+    """Load student `index` with the artifact that runs fastest here, timed once and remembered."""
+    student = _student_of(deployment, index)
+    artifact, choice = chosen_artifact(deployment, student, engine, precision, num_threads)
+    return replace(_open(deployment, student, artifact, num_threads), choice=choice)
 
 
 def open_student(
     deployment: DeploymentDirectory, index: int, engine: str, precision: str, num_threads: int
 ) -> StudentSlot:
-    """Load student `index`; UserError if it is absent, damaged or fails its self-test."""
+    """Load student `index` without timing anything; UserError if it is absent, damaged or fails its self-test."""
+    student = _student_of(deployment, index)
+    return _open(deployment, student, choose_artifact(student, engine, precision), num_threads)
+
+
+def _student_of(deployment: DeploymentDirectory, index: int) -> Student:
+    students = deployment.manifest.students
+    if index >= len(students):
+        expected = f"expected 0 to {len(students) - 1}"
+        raise UserError(f"student {index}: {deployment.path} has {len(students)} students; {expected}")
+    return students[index]
+
+
+def _open(deployment: DeploymentDirectory, student: Student, artifact: Artifact, num_threads: int) -> StudentSlot:
     manifest = deployment.manifest
-    if index >= len(manifest.students):
-        expected = f"expected 0 to {len(manifest.students) - 1}"
-        raise UserError(f"student {index}: {deployment.path} has {len(manifest.students)} students; {expected}")
-    student = manifest.students[index]
-    artifact = choose_artifact(student, engine, precision)
     deployment.read(artifact)  # length and hash, before the bytes reach an interpreter
     runtime = open_runtime(deployment.path / artifact.file, artifact.engine, num_threads)
     shape = (manifest.input.height, manifest.input.width, manifest.input.channels)

@@ -187,6 +187,7 @@ class Stage:
 
     def agent(self, port: int, device: str, students: str, *arguments: str, **environment: str) -> Program:
         more = ["--device", device, "--students", students, "--telemetry-s", "0.3", *arguments]
+        environment = {"NONN_PRECISION": "int8", **environment}  # answers that tests can foresee
         return self.program("edge_agent.cli", port, "run", "--deployment", str(self._tiny), *more, **environment)
 
     def coordinator(self, port: int, *arguments: str, **environment: str) -> Program:

@@ -29,6 +29,18 @@ def test_birth_will_and_return(stage: Any, broker: Any) -> None:
     watcher.until_state(state, "offline")
 
 
+def test_the_info_says_which_artifact_was_chosen_and_how_fast_all_were(stage: Any, broker: Any) -> None:
+    watcher = stage.watcher(broker.port)
+    stage.agent(broker.port, "pi-1", "1", NONN_PRECISION="auto")
+    watcher.until_state(watcher.topics.node("pi-1", "state"), "online")
+    info = decode_status(NodeInfo, stage.watcher(broker.port).on(watcher.topics.node("pi-1", "info"))[-1].payload)
+    times_ms = info.students[0].times_ms
+    assert times_ms is not None
+    assert set(times_ms) == {"student-1.int8.tflite", "student-1.float32.tflite"}
+    assert min(times_ms.values()) > 0
+    assert info.students[0].artifact in times_ms
+
+
 def test_the_will_of_an_older_session_is_corrected(stage: Any, broker: Any) -> None:
     watcher = stage.watcher(broker.port)
     stage.agent(broker.port, "pi-1", "0")

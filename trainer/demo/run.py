@@ -100,6 +100,7 @@ def _classify_over_mqtt(folders: DemoFolders, group: ProcessGroup, console: Cons
 
     def start_agent(student: int) -> None:
         command = [script("nonn-agent"), "run", "--deployment", str(folders.deployment), "--students", str(student)]
+        command += ["--precision", "int8"]  # not the fastest here: what the offline answers were made of
         group.start(f"agent-{student}", [*command, "--device", f"pi-{student}"], environment)
 
     for student in range(STUDENTS):
