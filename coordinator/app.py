@@ -252,6 +252,8 @@ class CoordinatorApp:
                 self._link.publish(Outgoing(self.topics.early_prediction(prediction.source), prediction.encode()))
                 continue
             self._link.publish(Outgoing(self.topics.prediction(prediction.source), prediction.encode(), qos=1))
+            if answer.again:
+                continue  # told and counted when it was given first
             now = self._clock()
             for extension in self._extensions:
                 extension.on_prediction(prediction, answer.merged, now)

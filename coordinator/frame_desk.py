@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from coordinator.answer_memory import AnswerMemory
 from coordinator.answers import Answerer
 from coordinator.deadlines import AdaptiveDeadlines
 from coordinator.feature_merger import (
@@ -29,11 +30,12 @@ from edge_agent.protocol.topics import FeatureTopic
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer to publish. `early`: from some students, the frame's one answer follows."""
+    """An answer to publish. `early`: from some students, the frame's one answer follows. `again`: given before."""
 
     prediction: PredictionMessage
     merged: FrameMerged | None
     early: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class FrameDesk:
         self._deadlines = deadlines
         self._clock = clock
         self._early_answer = early_answer
+        self._given = AnswerMemory()
         self._early: dict[FrameKey, int] = {}  # open frames with an early answer, and its class
         self.counts: Counter[str] = Counter()
 
@@ -94,13 +97,19 @@ class FrameDesk:
         return self._merger.next_deadline()
 
     def open(self, key: FrameKey, live: bool, absent: frozenset[int], now: float) -> tuple[bool, list[Answered]]:
-        """Start a frame: (False, []) if it was there before, else what made room for it."""
+        """Start a frame: (True, what made room for it); (False, its answer, if it has one) if it was there before."""
         events = self._merger.open_frame(key, now, now + self._deadlines.patience_s(key[0], live), absent)
         if any(isinstance(event, FrameIgnored) for event in events):
             self.counts["frames_repeated"] += 1
-            return False, []
+            given = self._given.find(key)
+            return False, [] if given is None else [Answered(given, None, again=True)]
         self.counts["frames_opened"] += 1
         return True, self._answers(events)
+
+    def close(self, prediction: PredictionMessage, now: float) -> None:
+        """A frame of the last session is answered: sent again, it gets this answer and is not merged."""
+        self._given.keep(prediction)
+        self._merger.withdraw((prediction.source, prediction.frame_id), now)
 
     def receive(self, topic: FeatureTopic, features: FeatureMessage, now: float) -> list[Answered]:
         """Take one student's features."""
@@ -163,6 +172,7 @@ class FrameDesk:
 
     def _counted(self, prediction: PredictionMessage, merged: FrameMerged | None) -> Answered:
         self.counts[f"frames_{prediction.result}"] += 1
+        self._given.keep(prediction)
         return Answered(prediction, merged)
 
     def _ignored(self, event: FeatureIgnored) -> None:

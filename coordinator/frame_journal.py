@@ -26,7 +26,7 @@ class FrameJournal(CoordinatorExtension):
     """Notes every frame when it is opened and strikes it out when it is answered."""
 
     def __init__(
-        self, path: Path, capacity: int, coordinator: str, deployment: str,
+        self, path: Path, capacity: int, coordinator: str, deployment: Callable[[], str],
         publish: Callable[[PredictionMessage], None],
     ) -> None:  # fmt: skip
         self._coordinator = coordinator
@@ -59,7 +59,7 @@ class FrameJournal(CoordinatorExtension):
                     frame_id=frame_id,
                     source=source,
                     coordinator=self._coordinator,
-                    deployment=self._deployment,
+                    deployment=self._deployment(),
                     result="abandoned",
                     reason="restart",
                     latency_ms=UNKNOWN,

@@ -65,6 +65,11 @@ class TwinMerger:
         """When `expire` will next have something to do."""
         return min((d for d in (self.old.next_deadline(), self.new.next_deadline()) if d is not None), default=None)
 
+    def withdraw(self, key: FrameKey, opened_s: float) -> None:
+        """A frame was answered elsewhere."""
+        self.old.withdraw(key, opened_s)
+        self.new.withdraw(key, opened_s)
+
     def abandon_all(self) -> list[MergerEvent]:
         """Close every open frame without a class, once."""
         return self._best([*self.old.abandon_all(), *self.new.abandon_all()])
@@ -78,8 +83,7 @@ class TwinMerger:
             elif event.key not in chosen or self._rank(event) > self._rank(chosen[event.key]):
                 chosen[event.key] = event
         for key, event in chosen.items():
-            self.old.withdraw(key, event.opened_s)
-            self.new.withdraw(key, event.opened_s)
+            self.withdraw(key, event.opened_s)
         return [*others, *chosen.values()]
 
     def _rank(self, event: Closing) -> tuple[bool, float, bool]:

@@ -29,7 +29,7 @@ def build_coordinator(
     """A coordinator ready to run, with the parts that its settings ask for."""
     app = CoordinatorApp(settings, deployment, head, link, clock)
     if settings.journal is not None:
-        app.extend(_journal(app))
+        app.extend(_journal(app, clock))
     steering = None
     if settings.assign:
         steering = Steering(app.roster, app.topics, app.publish, clock, settings.away_s, settings.deadline_ms / 1000)
@@ -57,13 +57,14 @@ def _requests(app: CoordinatorApp) -> ClassifyRequests:
     return ClassifyRequests(app.request_source, app.topics, shape, app.publish, app.open_frame, app.session, worker)
 
 
-def _journal(app: CoordinatorApp) -> FrameJournal:
+def _journal(app: CoordinatorApp, clock: Callable[[], float]) -> FrameJournal:
     def publish(prediction: PredictionMessage) -> None:
         app.counts["frames_abandoned_restart"] += 1
+        app.desk.close(prediction, clock())
         app.publish(Outgoing(app.topics.prediction(prediction.source), prediction.encode(), qos=1))
 
     settings = app.settings
     capacity = settings.max_open_frames
     if settings.journal is None:
         raise ValueError("no journal file is set")
-    return FrameJournal(settings.journal, 2 * capacity, settings.coordinator, app.deployment.id, publish)
+    return FrameJournal(settings.journal, 2 * capacity, settings.coordinator, lambda: app.deployment.id, publish)

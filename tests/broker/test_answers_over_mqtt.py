@@ -83,10 +83,11 @@ def test_every_frame_gets_one_answer_and_the_right_one(
         assert answer["class_index"] == int(np.argmax(answer["probabilities"]))
         parts = answer["latency_ms"]
         assert sum(parts[name] for name in ("student", "queue", "transport", "merge")) == pytest.approx(parts["total"])
-    counts = Counter(
-        json.loads(message.payload)["frame_id"] for message in watcher.on(watcher.topics.prediction("cam"))
-    )
-    assert counts == {FIRST_ID + number: 1 for number in range(len(images))}
+    given = watcher.on(watcher.topics.prediction("cam"))
+    counts = Counter(json.loads(message.payload)["frame_id"] for message in given)
+    # What was sent again is answered again, byte for byte as before.
+    assert counts == {FIRST_ID + number: 2 if number < 3 else 1 for number in range(len(images))}
+    assert len({message.payload for message in given}) == len(images)
     assert not any(message.retain for message in watcher.on(watcher.topics.prediction("cam")))
 
 

@@ -186,6 +186,36 @@ def test_memory_is_bounded_by_frames_in_flight_whatever_arrives(fleet: Fleet) ->
     assert COMPARED_FRAMES < REMEMBERED_FRAMES < 6000
 
 
+def test_a_frame_sent_again_gets_the_same_answer_again_and_is_not_counted_twice(fleet: Fleet) -> None:
+    start(fleet)
+    fleet.stream("door", 20, 1)
+    fleet.run(3)
+    counts = dict(fleet.nodes["coordinator"].app.desk.counts)
+    fleet.stream("door", 20, 1)
+    fleet.run(3)
+    assert fleet.check() == {"complete": 20}  # and equal answers
+    assert {len(given) for given in fleet.answers.values()} == {2}
+    now = fleet.nodes["coordinator"].app.desk.counts
+    assert now["frames_repeated"] == 20
+    assert {name: now[name] for name in counts if name.startswith("frames_")} == {
+        name: count for name, count in counts.items() if name.startswith("frames_")
+    }
+
+
+def test_what_a_killed_coordinator_left_open_is_answered_once_whoever_asks_again(fleet: Fleet) -> None:
+    start(fleet, students=())
+    fleet.stream("door", 20, 0.3)
+    fleet.run(0.4)
+    fleet.kill("coordinator")
+    fleet.start_coordinator()
+    fleet.start_agent("pi-0", "0,1,2")
+    fleet.stream("door", 20, 0.3)
+    fleet.run(4)
+    assert fleet.check() == {"abandoned": 6}
+    assert {answers[0].reason for answers in fleet.answers.values()} == {"restart"}
+    assert {len(given) for given in fleet.answers.values()} == {2}
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random_faults(seed: int, tmp_path: Path) -> None:
     """Losses, delays, repeats, reordering, kills, stops, cuts, broker restarts; the seed says which and when."""
