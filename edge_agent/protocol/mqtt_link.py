@@ -1,35 +1,31 @@
-"""The link to the broker: the only module of the protocol that does I/O. One thread, no callbacks.
+"""The link to the broker: login, subscriptions, QoS 1 and healing. One thread, no callbacks.
 
 `poll` does all the network work and returns what happened. Nothing runs behind the caller's back, so an exception
 surfaces in the caller's loop, and a stuck program stops sending pings: the broker then publishes its will.
 """
 
 import random
-import select
-import socket
 import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 
 from edge_agent.protocol import mqtt_packets as packets
 from edge_agent.protocol import mqtt_reasons as reasons
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.errors import DecodeError
 from edge_agent.protocol.link import Connected, Disconnected, Event, Message, Outgoing
+from edge_agent.protocol.mqtt_reader import PacketReader
+from edge_agent.protocol.mqtt_socket import BrokerSocket, tls_context
 
 # Bytes that wait for a full socket; beyond, QoS 0 messages are dropped and counted. One frame of the largest size.
 MAX_UNSENT_BYTES = packets.MAX_PACKET_BYTES
 # QoS 1: without acknowledgement at a time (mosquitto's own limit, where the broker states none), and waiting.
 IN_FLIGHT, MAX_QUEUED = 20, 1000
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
-CONNECT_TIMEOUT_S = 3.0
-RECEIVE_BYTES = 65_536  # read at once: twenty frames or hundreds of features
 # amqtt reads a will of MQTT 5 as MQTT 3.1.1, finds it too short and waits for more, for ever.
 LOGIN_TIMEOUT_S = 3.0
-
+LONGEST_WAIT_S = 1.0  # pings are sent between two waits
 
 __all__ = ["Connected", "Disconnected", "Event", "Message", "MqttLink", "Outgoing"]
 
@@ -53,15 +49,13 @@ class MqttLink:
         self._subscriptions = list(subscriptions)
         self._will = will
         self._coalesce = coalesce
-        self._tls = _tls_context(settings)
+        self._tls = tls_context(settings)
         self._is_5 = settings.protocol != "3.1.1"
         self._events: list[Event] = []
         self._watched: list[int] = []
         self._woken = False
-        self._socket: socket.socket | None = None
-        self._poller = select.poll()
-        self._reader = packets.PacketReader(self._is_5)
-        self._unsent = bytearray()
+        self._socket: BrokerSocket | None = None
+        self._reader = PacketReader(self._is_5)
         self._packet_id = 0
         self._queued: deque[Outgoing] = deque()
         self._in_flight: dict[int, Outgoing] = {}
@@ -69,10 +63,15 @@ class MqttLink:
         self._packet_maximum = packets.MAX_REMAINING
         self._keepalive_s = float(settings.keepalive_s)
         self._ever_connected = False
-        self._login_until = self._heard_at = self._sent_at = 0.0
+        self._login_until = self._heard_at = 0.0
         self._pinged_at: float | None = None
         self._attempt = 0
         self._next_attempt = 0.0
+
+    @property
+    def nodelay(self) -> bool:
+        """The present connection sends small messages at once."""
+        return self._socket is not None and self._socket.nodelay
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Wait at most `timeout_s` for the network, then return all that came, oldest first."""
@@ -88,15 +87,11 @@ class MqttLink:
         """Send, or queue for a busy socket. False: dropped (no connection, a full socket, too many waiting)."""
         if message.qos:
             return self._publish_surely(message)
-        if not self.connected or len(self._unsent) > MAX_UNSENT_BYTES:
+        connection = self._socket
+        if connection is None or not self.connected or len(connection.unsent) > MAX_UNSENT_BYTES:
             self.dropped += 1
             return False
-        packet = packets.encode_publish(message, self._is_5)
-        if len(packet) > self._packet_maximum:
-            self.dropped += 1
-            return False
-        self._send(packet)
-        return True
+        return self._send_message(message, 0)
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
         """Subscribe now and after every reconnect."""
@@ -114,7 +109,6 @@ class MqttLink:
     def watch(self, descriptor: int) -> None:
         """Let `poll` return early while this file descriptor is readable."""
         self._watched.append(descriptor)
-        self._poller.register(descriptor, select.POLLIN)
 
     def close(self, last_words: Sequence[Outgoing] = (), timeout_s: float = 1.0) -> None:
         """Publish `last_words`, wait until they are with the broker, disconnect. The will is not sent."""
@@ -122,35 +116,35 @@ class MqttLink:
         if self.connected:
             for message in last_words:
                 self.publish(message)
-            while self.connected and time.monotonic() < deadline and (self._unfinished or self._unsent):
+            while self.connected and (self._queued or self._in_flight) and time.monotonic() < deadline:
                 self._network_step(0.02)
         if self._socket is not None:
-            _leave(self._socket, bytes(self._unsent) + packets.GOODBYE)
-            self._drop_socket()
-
-    @property
-    def _unfinished(self) -> bool:
-        return bool(self._queued or self._in_flight)
+            self._socket.leave(packets.GOODBYE)
+        self._socket, self.connected = None, False
 
     def _publish_surely(self, message: Outgoing) -> bool:
         if len(self._queued) + len(self._in_flight) >= MAX_QUEUED:
             self.dropped += 1
             return False
         self._queued.append(message)
-        if self.connected:
-            self._send_queued()
+        self._send_queued()
         return True
 
     def _send_queued(self) -> None:
-        while self._queued and len(self._in_flight) < self._in_flight_maximum:
+        while self.connected and self._queued and len(self._in_flight) < self._in_flight_maximum:
             message = self._queued.popleft()
             packet_id = self._next_packet_id()
-            packet = packets.encode_publish(message, self._is_5, packet_id)
-            if len(packet) > self._packet_maximum:
-                self.dropped += 1
-                continue
             self._in_flight[packet_id] = message
-            self._send(packet)
+            if not self._send_message(message, packet_id):
+                del self._in_flight[packet_id]
+
+    def _send_message(self, message: Outgoing, packet_id: int, again: bool = False) -> bool:
+        packet = packets.encode_publish(message, self._is_5, packet_id, again)
+        if len(packet) > self._packet_maximum:  # the broker would end the connection
+            self.dropped += 1
+            return False
+        self._send(packet)
+        return True
 
     def _next_packet_id(self) -> int:
         while True:
@@ -159,59 +153,39 @@ class MqttLink:
                 return self._packet_id
 
     def _send(self, packet: bytes) -> None:
-        self._unsent += packet
-        if not self._coalesce:
-            self._flush()
+        if self._socket is not None:
+            self._socket.unsent += packet
+            if not self._coalesce:
+                self._flush()
 
     def _flush(self) -> None:
-        connection = self._socket
-        while self._unsent and connection is not None:
-            try:
-                sent = connection.send(self._unsent)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
-            except OSError as error:
-                self._lose(error.strerror or str(error))
-                return
-            del self._unsent[:sent]
-            self._sent_at = time.monotonic()
+        try:
+            if self._socket is not None and self._socket.unsent:
+                self._socket.flush()
+        except OSError as error:
+            self._lose(error.strerror or str(error))
 
     def _network_step(self, timeout_s: float) -> None:
         if self._socket is None:
             self._connect_when_due(timeout_s)
             return
-        if self._unsent:
-            self._flush()
-        if self._socket is not None and self._wait(self._socket, timeout_s):
-            self._read(self._socket)
-        if self._unsent and not self._coalesce:
-            self._flush()
+        self._flush()
         if self._socket is not None:
-            self._keep_alive(time.monotonic())
+            readable, woken = self._socket.wait(min(timeout_s, LONGEST_WAIT_S), self._watched)
+            self._woken = self._woken or woken
+            if readable:
+                self._read(self._socket)
+        if not self._coalesce:
+            self._flush()  # acknowledgements
+        self._keep_alive(time.monotonic())
 
-    def _wait(self, connection: socket.socket, timeout_s: float) -> bool:
-        """True when there is something to read."""
-        if isinstance(connection, ssl.SSLSocket) and connection.pending():
-            return True  # decrypted bytes that poll() does not see
-        self._poller.register(connection, select.POLLIN | (select.POLLOUT if self._unsent else 0))
-        # Never longer than a second: pings are sent by the step after the wait.
-        ready = self._poller.poll(min(timeout_s, 1.0) * 1000)
-        own = connection.fileno()
-        readable = False
-        for descriptor, flags in ready:
-            if descriptor != own:
-                self._woken = True
-            elif flags & ~select.POLLOUT:
-                readable = True
-        return readable
-
-    def _read(self, connection: socket.socket) -> None:
+    def _read(self, connection: BrokerSocket) -> None:
         try:
-            chunk = connection.recv(RECEIVE_BYTES)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
+            chunk = connection.receive()
         except OSError as error:
             self._lose(error.strerror or str(error))
+            return
+        if chunk is None:
             return
         if not chunk:
             self._lose("connection closed by the broker")
@@ -220,38 +194,33 @@ class MqttLink:
         try:
             arrived = self._reader.feed(chunk)
         except DecodeError as error:
-            self._lose(f"it does not speak MQTT: {error}" if not self.connected else str(error))
+            self._lose(str(error))
             return
         for packet in arrived:
             if isinstance(packet, Message):
                 self._events.append(packet)
             else:
-                self._take(packet)
+                self._take(packet, connection)
 
-    def _take(self, packet: packets.Packet) -> None:
+    def _take(self, packet: packets.Packet, connection: BrokerSocket) -> None:
         match packet:
             case packets.Delivered(packet_id, message):
-                self._unsent += packets.encode_acknowledgement(packet_id)
+                connection.unsent += packets.encode_acknowledgement(packet_id)
                 if message is not None:
                     self._events.append(message)
             case packets.Acknowledged(packet_id):
-                if self._in_flight.pop(packet_id, None) is not None and self._queued:
+                if self._in_flight.pop(packet_id, None) is not None:
                     self._send_queued()
             case packets.LoginAnswer():
                 self._logged_in(packet)
             case packets.Subscribed(codes):
-                for code in codes:
-                    if code >= 0x80:
-                        text = f"subscription refused: {reasons.words(code)}"
-                        self._events.append(Disconnected(text, refused=True))
+                refused = [f"subscription refused: {reasons.words(code)}" for code in codes if code >= 0x80]
+                self._events.extend(Disconnected(text, refused=True) for text in refused)
             case packets.Farewell(code):
                 self._lose(reasons.words(code), code)
 
     def _logged_in(self, answer: packets.LoginAnswer) -> None:
-        if self.connected:
-            self._lose("a second answer to one login")
-            return
-        if answer.code:
+        if answer.code or self.connected:
             code = reasons.login_code(answer.code)
             self._lose(reasons.words(code), code)
             return
@@ -263,21 +232,24 @@ class MqttLink:
             self._keepalive_s = float(answer.keepalive_s)
         if self._subscriptions:
             self._send(packets.encode_subscribe(self._next_packet_id(), self._subscriptions, self._is_5))
-        # What the old connection did not acknowledge may have arrived: the receiver takes the first.
-        for packet_id, message in self._in_flight.items():
-            self._send(packets.encode_publish(message, self._is_5, packet_id, again=True))
+        # What the old connection did not acknowledge may have arrived: receivers take the first.
+        for packet_id, message in list(self._in_flight.items()):
+            if not self._send_message(message, packet_id, again=True):
+                del self._in_flight[packet_id]
         self._send_queued()
         if self.connected:
             self._events.append(Connected("5" if self._is_5 else "3.1.1"))
 
     def _keep_alive(self, now: float) -> None:
+        if self._socket is None:
+            return
         if not self.connected:
             if now > self._login_until:
                 self._lose(f"no answer to the login within {LOGIN_TIMEOUT_S:g} s")
         elif self._pinged_at is not None:
             if now - self._pinged_at >= self._keepalive_s > 0:
                 self._lose("no answer to a ping")
-        elif now - min(self._heard_at, self._sent_at) >= self._keepalive_s > 0:
+        elif now - min(self._heard_at, self._socket.sent_at) >= self._keepalive_s > 0:
             self._pinged_at = now
             self._send(packets.PING)
 
@@ -290,38 +262,27 @@ class MqttLink:
         backoff_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(self._attempt, 10))
         # Spread out: after a broker restart a whole fleet comes back at once.
         self._next_attempt = time.monotonic() + backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
+        settings = self.settings
         try:
-            self._socket = self._opened()
+            self._socket = BrokerSocket(settings, self._tls)
         except (OSError, ValueError) as error:
-            reason = f"{self.settings.host}:{self.settings.port}: {error}"
+            reason = f"{settings.host}:{settings.port}: {error}"
             self._events.append(Disconnected(reason, refused=isinstance(error, ssl.SSLError)))
             return
-        self._reader = packets.PacketReader(self._is_5)
-        self._heard_at = self._sent_at = time.monotonic()
-        self._pinged_at = None
-        self._keepalive_s = float(self.settings.keepalive_s)
+        self._reader = PacketReader(self._is_5)
+        self._heard_at, self._pinged_at = time.monotonic(), None
         self._login_until = self._heard_at + LOGIN_TIMEOUT_S
-        password = self.settings.password.get_secret_value() if self.settings.password is not None else None
-        login = packets.Login(self._client_id, self.settings.keepalive_s, self.settings.username, password, self._will)
-        self._unsent[:] = packets.encode_login(login, self._is_5)
+        self._keepalive_s = float(settings.keepalive_s)
+        password = settings.password.get_secret_value() if settings.password is not None else None
+        login = packets.Login(self._client_id, settings.keepalive_s, settings.username, password, self._will)
+        self._socket.unsent += packets.encode_login(login, self._is_5)
         self._flush()
 
-    def _opened(self) -> socket.socket:
-        connection = socket.create_connection((self.settings.host, self.settings.port), CONNECT_TIMEOUT_S)
-        try:
-            # Without it Nagle and delayed ACKs add 40 ms to every small message (docs/decisions/0003).
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                connection = self._tls.wrap_socket(connection, server_hostname=self.settings.host)
-            connection.setblocking(False)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     def _lose(self, trouble: str, code: int | None = None) -> None:
-        was_connected = self.connected
-        self._drop_socket()
+        was_connected, self.connected = self.connected, False
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         refused = code in reasons.REFUSALS
         unsupported = code == reasons.UNSUPPORTED_VERSION
         # A broker that has accepted this version once is only restarting; else it may be old, and closes the
@@ -331,43 +292,3 @@ class MqttLink:
             self._is_5 = not self._is_5
             self._next_attempt = time.monotonic() + FIRST_RETRY_S
         self._events.append(Disconnected(f"{self.settings.host}:{self.settings.port}: {trouble}", refused=refused))
-
-    def _drop_socket(self) -> None:
-        self.connected = False
-        self._unsent.clear()
-        if self._socket is not None:
-            with suppress(KeyError):  # it was never waited for
-                self._poller.unregister(self._socket)
-            self._socket.close()
-            self._socket = None
-
-
-def _tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
-    if settings.ca_file is None:
-        return None
-    files: list[Path] = [
-        path for path in (settings.ca_file, settings.certificate_file, settings.key_file) if path is not None
-    ]
-    for path in files:
-        path.open("rb").close()  # ssl's own error does not name the file
-    try:
-        context = ssl.create_default_context(cafile=str(settings.ca_file))
-        if settings.certificate_file is not None:
-            context.load_cert_chain(settings.certificate_file, settings.key_file)
-    except ssl.SSLError as error:
-        names = ", ".join(map(str, files))
-        raise OSError(error.errno, f"no usable PEM ({error.reason})", names) from None
-    return context
-
-
-def _leave(connection: socket.socket, last_bytes: bytes) -> None:
-    """Send the rest and wait for the broker's end: closing at once may reset the connection, and the will be sent."""
-    try:
-        connection.settimeout(0.3)
-        connection.sendall(last_bytes)
-        if not isinstance(connection, ssl.SSLSocket):
-            connection.shutdown(socket.SHUT_WR)
-        while connection.recv(RECEIVE_BYTES):
-            pass
-    except OSError:
-        pass  # the broker is gone, or busy: either way it has all that we could give it

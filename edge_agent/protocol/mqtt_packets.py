@@ -1,36 +1,36 @@
-"""MQTT packets as a client writes and reads them, versions 3.1.1 and 5: bytes <-> values. Pure.
+"""MQTT packets of a client, versions 3.1.1 and 5: what the link sends as bytes, what it receives as values. Pure.
 
-The hot packet is PUBLISH at QoS 0: it is read in one step, without tables of names or a callback (docs/decisions/0014).
 Section numbers are those of the OASIS standard MQTT 5.0.
 """
 
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
-from edge_agent.protocol.errors import DecodeError
 from edge_agent.protocol.link import Message, Outgoing
 
 # A frame of 1024 x 1024 colour pixels takes 3 MiB, everything else of the protocol less. A broker is told so with
 # MQTT 5; with 3.1.1, what is longer is passed over without being kept.
 MAX_PACKET_BYTES = 4 * 2**20
 MAX_REMAINING = 268_435_455  # four length bytes, section 1.5.5
-# Topics seen are kept as text: each frame brings the same ones again.
-_KEPT_TOPICS = 4096
-
-_CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
-_UNSUBSCRIBE, _UNSUBACK, _PINGRESP, _DISCONNECT = 0xA2, 0xB0, 0xD0, 0xE0
 PING = b"\xc0\x00"
 GOODBYE = b"\xe0\x00"
-# Property identifiers, section 2.2.2.2.
-_EXPIRY, _RESPONSE_TOPIC, _CORRELATION, _KEEPALIVE, _RECEIVE_MAXIMUM, _PACKET_MAXIMUM = 2, 8, 9, 0x13, 0x21, 0x27
-_FIXED_SIZES = {
-    **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), 1),
-    **dict.fromkeys((0x13, 0x21, 0x22, 0x23), 2),
-    **dict.fromkeys((0x02, 0x11, 0x18, 0x27), 4),
-}
-_STRINGS = frozenset((0x03, 0x08, 0x09, 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F))
-_SUBSCRIPTION_ID, _USER_PROPERTY = 0x0B, 0x26
+
+
+class Kind(IntEnum):
+    """First bytes of packets, section 2.1; with the flags that they must have."""
+
+    CONNECT, CONNACK, PUBLISH, PUBACK = 0x10, 0x20, 0x30, 0x40
+    SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK = 0x82, 0x90, 0xA2, 0xB0
+    PINGRESP, DISCONNECT = 0xD0, 0xE0
+
+
+class Property(IntEnum):
+    """Properties that we write or read, section 2.2.2.2; the reader passes over all others."""
+
+    EXPIRY, RESPONSE_TOPIC, CORRELATION = 0x02, 0x08, 0x09
+    KEEPALIVE, RECEIVE_MAXIMUM, PACKET_MAXIMUM = 0x13, 0x21, 0x27
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,9 @@ def encode_login(login: Login, is_5: bool) -> bytes:
     if login.password is not None:
         flags |= 0x40
         rest.append(_text(login.password))
-    properties = b"\x05" + struct.pack("!BI", _PACKET_MAXIMUM, MAX_PACKET_BYTES) if is_5 else b""
+    properties = b"\x05" + struct.pack("!BI", Property.PACKET_MAXIMUM, MAX_PACKET_BYTES) if is_5 else b""
     start = _text("MQTT") + struct.pack("!BBH", 5 if is_5 else 4, flags, login.keepalive_s)
-    return _packet(_CONNECT, start + properties + b"".join(rest))
+    return _packet(Kind.CONNECT, start + properties + b"".join(rest))
 
 
 def encode_publish(message: Outgoing, is_5: bool, packet_id: int = 0, again: bool = False) -> bytes:
@@ -121,7 +121,7 @@ def encode_publish(message: Outgoing, is_5: bool, packet_id: int = 0, again: boo
         variable += packet_id.to_bytes(2)
     if is_5:
         variable += _publish_properties(message)
-    first = _PUBLISH | again << 3 | message.qos << 1 | message.retain
+    first = Kind.PUBLISH | again << 3 | message.qos << 1 | message.retain
     length = len(variable) + len(message.payload)
     if length < 128:
         return bytes((first, length)) + variable + message.payload
@@ -136,148 +136,12 @@ def encode_acknowledgement(packet_id: int) -> bytes:
 def encode_subscribe(packet_id: int, filters: Sequence[tuple[str, int]], is_5: bool) -> bytes:
     """SUBSCRIBE, section 3.8. filters: (topic filter, QoS)."""
     entries = b"".join(_text(name) + bytes((qos,)) for name, qos in filters)
-    return _packet(_SUBSCRIBE, packet_id.to_bytes(2) + b"\0" * is_5 + entries)
+    return _packet(Kind.SUBSCRIBE, packet_id.to_bytes(2) + b"\0" * is_5 + entries)
 
 
 def encode_unsubscribe(packet_id: int, topic_filter: str, is_5: bool) -> bytes:
     """UNSUBSCRIBE, section 3.10."""
-    return _packet(_UNSUBSCRIBE, packet_id.to_bytes(2) + b"\0" * is_5 + _text(topic_filter))
-
-
-class PacketReader:
-    """Cuts the stream from a broker into packets; DecodeError if it is none of MQTT.
-
-    A packet that is not yet whole is kept, at most `max_bytes` of it; longer messages are passed over.
-    """
-
-    def __init__(self, is_5: bool, max_bytes: int = MAX_PACKET_BYTES) -> None:
-        self.oversize = 0  # messages passed over
-        self._is_5 = is_5
-        self._max_bytes = max_bytes
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
-        self._wanted_bytes = 2  # before so many are there, looking again is no use
-        self._skip_bytes = 0
-        self._topics: dict[bytes, str] = {}
-
-    def feed(self, chunk: bytes) -> list[Packet]:
-        """Take what the socket gave; return the packets that are whole now."""
-        if self._skip_bytes:
-            skipped = min(self._skip_bytes, len(chunk))
-            self._skip_bytes -= skipped
-            chunk = chunk[skipped:]
-        if self._kept:
-            self._kept.append(chunk)
-            self._kept_bytes += len(chunk)
-            if self._kept_bytes < self._wanted_bytes:
-                return []
-            chunk = b"".join(self._kept)
-        packets: list[Packet] = []
-        used = self._cut(chunk, packets)
-        rest = chunk[used:]
-        self._kept, self._kept_bytes = ([rest], len(rest)) if rest else ([], 0)
-        return packets
-
-    def _cut(self, stream: bytes, packets: list[Packet]) -> int:
-        """Append the whole packets at the start of `stream`; return how many bytes they take."""
-        position, end = 0, len(stream)
-        while end - position >= 2:
-            first, length, start = stream[position], stream[position + 1], position + 2
-            if length & 0x80:
-                found = _read_varint(stream, position + 1)
-                if found is None:
-                    break
-                length, start = found
-            stop = start + length
-            if length > self._max_bytes:
-                used = self._pass_over(stream, start, length, first, packets)
-                if used is None:
-                    self._wanted_bytes = end - position + 1
-                    return position
-                return used
-            if stop > end:
-                self._wanted_bytes = stop - position
-                return position
-            if first & 0xF0 == _PUBLISH:
-                packets.append(self._published(stream, start, stop, first))
-            else:
-                packets.append(_other(first, stream[start:stop], self._is_5))
-            position = stop
-        self._wanted_bytes = 2
-        return position
-
-    def _published(self, stream: bytes, position: int, stop: int, first: int) -> Message | Delivered:
-        topic_end = position + 2 + (stream[position] << 8) + stream[position + 1] if stop - position >= 2 else stop + 1
-        qos = first >> 1 & 3
-        payload_start = topic_end + 2 * bool(qos)
-        if payload_start + self._is_5 > stop or qos > 1:
-            raise DecodeError("mqtt: malformed PUBLISH")
-        topic = self._topic(stream[position + 2 : topic_end])
-        response_topic = correlation = None
-        if self._is_5:
-            size = stream[payload_start]
-            # Nothing, or an expiry alone, is what nearly all messages have.
-            if size == 0 or (size == 5 and payload_start + 5 < stop and stream[payload_start + 1] == _EXPIRY):
-                payload_start += 1 + size
-            else:
-                properties, payload_start = _read_properties(stream, payload_start, stop)
-                reply, mark = properties.get(_RESPONSE_TOPIC), properties.get(_CORRELATION)
-                response_topic = _decoded(reply) if isinstance(reply, bytes) else None
-                correlation = mark if isinstance(mark, bytes) else None
-        message = Message(topic, stream[payload_start:stop], bool(first & 1), response_topic, correlation)
-        return Delivered(int.from_bytes(stream[topic_end : topic_end + 2]), message) if qos else message
-
-    def _pass_over(self, stream: bytes, start: int, length: int, first: int, packets: list[Packet]) -> int | None:
-        """Forget the packet at `start`, but acknowledge a message; None: its packet id is not there yet."""
-        if first & 0xF0 != _PUBLISH:
-            raise DecodeError(f"mqtt: packet of {length} bytes")
-        if first & 0x06:
-            topic_end = start + 2 + int.from_bytes(stream[start : start + 2])
-            if len(stream) < start + 2 or len(stream) < topic_end + 2:
-                return None
-            packets.append(Delivered(int.from_bytes(stream[topic_end : topic_end + 2]), None))
-        self.oversize += 1
-        here = min(length, len(stream) - start)
-        self._skip_bytes = length - here
-        self._wanted_bytes = 2
-        return start + here + (self._cut(stream[start + here :], packets) if start + here < len(stream) else 0)
-
-    def _topic(self, raw: bytes) -> str:
-        topic = self._topics.get(raw)
-        if topic is None:
-            topic = _decoded(raw)
-            if len(self._topics) >= _KEPT_TOPICS:
-                self._topics.clear()
-            self._topics[raw] = topic
-        return topic
-
-
-def _other(first: int, body: bytes, is_5: bool) -> Packet:
-    kind = first & 0xF0
-    try:
-        if kind == _PUBACK:
-            return Acknowledged(body[0] << 8 | body[1])
-        if kind == _CONNACK:
-            return _login_answer(body, is_5)
-        if kind == _SUBACK:
-            start = _read_properties(body, 2, len(body))[1] if is_5 else 2
-            return Subscribed(tuple(body[start:]))
-        if kind == _DISCONNECT and is_5:
-            return Farewell(body[0] if body else 0)
-    except IndexError:
-        raise DecodeError(f"mqtt: packet {first:#x} of {len(body)} bytes is too short") from None
-    if kind in (_PINGRESP, _UNSUBACK):
-        return Pong()
-    raise DecodeError(f"mqtt: unexpected packet {first:#x}")
-
-
-def _login_answer(body: bytes, is_5: bool) -> LoginAnswer:
-    code = body[1]
-    if not is_5 or len(body) < 3:  # an old broker refuses MQTT 5 with the short form
-        return LoginAnswer(code)
-    properties, _ = _read_properties(body, 2, len(body))
-    numbers = {key: value for key, value in properties.items() if isinstance(value, int)}
-    return LoginAnswer(code, numbers.get(_KEEPALIVE), numbers.get(_RECEIVE_MAXIMUM), numbers.get(_PACKET_MAXIMUM))
+    return _packet(Kind.UNSUBSCRIBE, packet_id.to_bytes(2) + b"\0" * is_5 + _text(topic_filter))
 
 
 def _publish_properties(message: Outgoing) -> bytes:
@@ -285,70 +149,12 @@ def _publish_properties(message: Outgoing) -> bytes:
         return b"\0"
     properties = b""
     if message.expiry_s is not None:
-        properties = struct.pack("!BI", _EXPIRY, message.expiry_s)
+        properties = struct.pack("!BI", Property.EXPIRY, message.expiry_s)
     if message.response_topic is not None:
-        properties += bytes((_RESPONSE_TOPIC,)) + _text(message.response_topic)
+        properties += bytes((Property.RESPONSE_TOPIC,)) + _text(message.response_topic)
     if message.correlation is not None:
-        properties += bytes((_CORRELATION,)) + _binary(message.correlation)
+        properties += bytes((Property.CORRELATION,)) + _binary(message.correlation)
     return _length(len(properties)) + properties
-
-
-def _read_properties(stream: bytes, position: int, stop: int) -> tuple[dict[int, int | bytes], int]:
-    """Properties by identifier, and the position behind them; section 2.2.2."""
-    found = _read_varint(stream[:stop], position)
-    if found is None or found[1] + found[0] > stop:
-        raise DecodeError("mqtt: properties are cut")
-    size, position = found
-    end = position + size
-    properties: dict[int, int | bytes] = {}
-    while position < end:
-        key, position = stream[position], position + 1
-        if key in _FIXED_SIZES:
-            value: int | bytes = int.from_bytes(stream[position : position + _FIXED_SIZES[key]])
-            position += _FIXED_SIZES[key]
-        elif key in _STRINGS:
-            value, position = _read_binary(stream, position)
-        elif key == _USER_PROPERTY:
-            _, position = _read_binary(stream, position)
-            value, position = _read_binary(stream, position)
-        elif key == _SUBSCRIPTION_ID:
-            number = _read_varint(stream[:end], position)
-            if number is None:
-                raise DecodeError("mqtt: properties are cut")
-            value, position = number
-        else:
-            raise DecodeError(f"mqtt: unknown property {key:#x}")
-        properties[key] = value
-    if position != end:
-        raise DecodeError("mqtt: properties are cut")
-    return properties, end
-
-
-def _read_binary(stream: bytes, position: int) -> tuple[bytes, int]:
-    start = position + 2
-    stop = start + int.from_bytes(stream[position:start])
-    return stream[start:stop], stop
-
-
-def _read_varint(stream: bytes, position: int) -> tuple[int, int] | None:
-    """A number of seven bits a byte and the position behind it, section 1.5.5; None if it is cut."""
-    value = 0
-    for shift in range(0, 28, 7):
-        if position >= len(stream):
-            return None
-        byte = stream[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if not byte & 0x80:
-            return value, position
-    raise DecodeError("mqtt: a length of more than four bytes")
-
-
-def _decoded(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        raise DecodeError("mqtt: a topic is not UTF-8") from None
 
 
 def _packet(first: int, body: bytes) -> bytes:

@@ -43,7 +43,7 @@ class OpenLink:
         return str(self.until(lambda event: isinstance(event, Connected)).protocol)
 
     def nodelay(self) -> int:
-        return int(self.link._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return int(self.link.nodelay)
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+"""The connection to a broker: TCP or TLS, never blocking once it is open. It knows bytes, not what they mean."""
+
+import select
+import socket
+import ssl
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from edge_agent.protocol.broker import BrokerSettings
+
+CONNECT_TIMEOUT_S = 3.0
+LEAVE_TIMEOUT_S = 0.3
+RECEIVE_BYTES = 65_536  # read at once: twenty frames or hundreds of features
+_TRY_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class BrokerSocket:
+    """Bytes out that wait for a full socket, bytes in, and the wait for either. OSError: the connection is over."""
+
+    def __init__(self, settings: BrokerSettings, tls: ssl.SSLContext | None) -> None:
+        self.unsent = bytearray()
+        self.sent_at = time.monotonic()
+        self._poller = select.poll()
+        self._socket = socket.create_connection((settings.host, settings.port), CONNECT_TIMEOUT_S)
+        try:
+            # Without it Nagle and delayed ACKs add 40 ms to every small message (docs/decisions/0003).
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                self._socket = tls.wrap_socket(self._socket, server_hostname=settings.host)
+            self._socket.setblocking(False)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    @property
+    def nodelay(self) -> bool:
+        """Small messages leave at once."""
+        return bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def flush(self) -> None:
+        """Send what waits, as far as the socket takes it."""
+        while self.unsent:
+            try:
+                sent = self._socket.send(self.unsent)
+            except _TRY_LATER:
+                return
+            del self.unsent[:sent]
+            self.sent_at = time.monotonic()
+
+    def receive(self) -> bytes | None:
+        """What has come; None: nothing whole yet; b'': the other side has closed."""
+        try:
+            return self._socket.recv(RECEIVE_BYTES)
+        except _TRY_LATER:
+            return None
+
+    def wait(self, timeout_s: float, watched: list[int]) -> tuple[bool, bool]:
+        """Wait for something to read, or room for what waits. -> (readable, a watched descriptor is)."""
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True, False  # decrypted bytes that poll() does not see
+        own = self._socket.fileno()
+        self._poller.register(own, select.POLLIN | (select.POLLOUT if self.unsent else 0))
+        for descriptor in watched:
+            self._poller.register(descriptor, select.POLLIN)
+        readable = woken = False
+        for descriptor, flags in self._poller.poll(timeout_s * 1000):
+            if descriptor != own:
+                woken = True
+            elif flags & ~select.POLLOUT:
+                readable = True
+        return readable, woken
+
+    def leave(self, last_bytes: bytes) -> None:
+        """Send the rest and wait for the broker's end: closing at once may reset the connection and send the will."""
+        with suppress(OSError):  # the broker is gone, or busy: it has all that we could give it
+            self._socket.settimeout(LEAVE_TIMEOUT_S)
+            self._socket.sendall(bytes(self.unsent) + last_bytes)
+            if not isinstance(self._socket, ssl.SSLSocket):
+                self._socket.shutdown(socket.SHUT_WR)
+            while self._socket.recv(RECEIVE_BYTES):
+                pass
+        self.close()
+
+    def close(self) -> None:
+        """End without a word."""
+        self._socket.close()
+
+
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+    """TLS as the settings ask for it; OSError names a file that is absent or no PEM."""
+    if settings.ca_file is None:
+        return None
+    files: list[Path] = [
+        path for path in (settings.ca_file, settings.certificate_file, settings.key_file) if path is not None
+    ]
+    for path in files:
+        path.open("rb").close()  # ssl's own error does not name the file
+    try:
+        context = ssl.create_default_context(cafile=str(settings.ca_file))
+        if settings.certificate_file is not None:
+            context.load_cert_chain(settings.certificate_file, settings.key_file)
+    except ssl.SSLError as error:
+        names = ", ".join(map(str, files))
+        raise OSError(error.errno, f"no usable PEM ({error.reason})", names) from None
+    return context
