@@ -125,6 +125,9 @@ def check_devices(devices: Sequence[Device], reported_at_s: Mapping[str, float])
     """Offline, throttled, hot, silent devices, and clocks."""
     found = []
     for device in devices:
+        if device.online and device.info:
+            step = "take its card to a PC: nonn-edge-error.txt says the same; correct it and start the device again"
+            found += [Finding("FAIL", device.name, problem, step) for problem in device.info.problems or ()]
         if not device.online:
             step = (
                 f"power, network, `journalctl -u edge-agent` there; gone for good: nonn-coordinator purge {device.name}"

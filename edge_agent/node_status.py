@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edge_agent import __version__
+from edge_agent.device_problems import read_problems
 from edge_agent.energy_account import EnergyAccount
 from edge_agent.protocol.link import Outgoing
 from edge_agent.protocol.status import NodeInfo, NodeState, NodeTelemetry
@@ -57,6 +58,7 @@ class NodeStatus:
             max_students=settings.max_students,
             refused=refused or None,
             camera=settings.camera.source,
+            problems=read_problems(settings.problems_file) or None,
         )
         return Outgoing(self._topics.node(settings.device, "info"), info.encode(), 1, retain=True)
 

@@ -87,6 +87,9 @@ class AgentSettings(BaseModel):
         default=30.0, ge=0.5, le=3600, description="seconds after which an inference counts as stuck: a restart"
     )
     telemetry_s: float = Field(default=5.0, gt=0, le=3600, description="seconds between telemetry messages")
+    problems_file: Path | None = Field(
+        default=None, description="text file whose lines the device tells its site: what a person has to mend on it"
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="text or JSON lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     camera: CameraSettings = CameraSettings()

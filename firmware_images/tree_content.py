@@ -17,8 +17,11 @@ OVERLAY = Path(__file__).parent / "overlay"
 UNITS = REPOSITORY / "systemd"
 PROGRAM_FOLDER = "usr/lib/nonn-edge"
 SITE = f"/{PROGRAM_FOLDER}/site"
-FIRST_BOOT_ENTRY = "firmware_images.first_boot.program:main"
-UNIT_TARGETS = {".service": "usr/lib/systemd/system", ".conf": ""}
+# Programs that only units start.
+INTERNAL_PROGRAMS = {
+    "first-boot": "firmware_images.first_boot.program:main",
+    "report-problems": "firmware_images.first_boot.problem_report:main",
+}
 
 
 def build_content(
@@ -100,7 +103,8 @@ def install_launchers(root: Path, our_wheel: Path) -> None:
         if name not in scripts:
             raise UserError(f"{our_wheel.name} has no console script {name}", ExitCode.BAD_INPUT)
         write_program(root / "usr/bin" / name, launcher(scripts[name], SITE))
-    write_program(root / PROGRAM_FOLDER / "first-boot", launcher(FIRST_BOOT_ENTRY, SITE))
+    for name, entry_point in INTERNAL_PROGRAMS.items():
+        write_program(root / PROGRAM_FOLDER / name, launcher(entry_point, SITE))
 
 
 def write_program(path: Path, text: str) -> None:

@@ -158,6 +158,7 @@ def _device(device: Device, snapshot: Snapshot) -> Json:
         "version": device.info.agent_version if device.info else None,
         "machine": device.info.machine if device.info else None,
         "problems": list(device.info.problems or ()) if device.info else [],
+        "problems": list(device.info.problems or ()) if device.info else [],
         "students": [student.model_dump() for student in device.info.students] if device.info else [],
         "telemetry": seen.model_dump(exclude_none=True) if seen else None,
         "update": update.to_json() if update else None,

@@ -66,6 +66,9 @@ class NodeInfo(_Status):
     max_students: int | None = Field(default=None, ge=0, le=MAX_STUDENTS, description="most students it will run")
     refused: tuple[int, ...] | None = Field(default=None, description="assigned students that it could not load")
     camera: str | None = Field(default=None, description="source that its camera publishes as")
+    problems: tuple[str, ...] | None = Field(
+        default=None, description="what a person has to mend on the device: mistakes on its card, a full disk"
+    )
 
 
 class NodeTelemetry(_Status):

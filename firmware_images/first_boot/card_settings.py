@@ -18,6 +18,8 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 _SSH_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/=]+( [^\r\n]*)?")
 _DEVICE_PATH = re.compile(r"/dev/[A-Za-z0-9/_.:-]+")
 _COUNTRY = re.compile(r"[A-Z]{2}")
+# A line of `nonn-trainer bundle keygen`: 32 bytes in base64; whether the point is on the curve is the agent's to say.
+_PUBLIC_KEY = re.compile(r"ed25519 [A-Za-z0-9+/]{43}=( [^\r\n]*)?")
 _LOOPBACK = ("127.", "localhost", "::1")
 
 
@@ -49,11 +51,12 @@ class Broker:
 
 @dataclass(frozen=True)
 class BrokerServer:
-    """What this device needs to be the site's broker: its server certificate, and who may do what."""
+    """What this device needs to be the site's broker: its server certificate, who may do what, who no longer may."""
 
     cert: str
     key: str
     acl: str
+    crl: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,17 @@ class CardSettings:
     camera: Camera | None
     zone: str
     authorized_key: str
+    trusted_keys: str = ""  # lines of public keys whose updates are taken; none: no updates
+
+    @property
+    def runs_agent(self) -> bool:
+        """Whether the device answers frames or takes pictures."""
+        return self.role in ("agent", "both")
+
+    @property
+    def runs_coordinator(self) -> bool:
+        """Whether the device merges, and is the site's broker."""
+        return self.role in ("coordinator", "both")
 
 
 @dataclass(frozen=True)
@@ -181,6 +195,7 @@ def parse_card(content: bytes, places: Places) -> CardSettings:
         camera=_camera(reader),
         zone=_zone(reader, places),
         authorized_key=reader.text("ssh", "authorized_key", "", "one line such as ssh-ed25519 AAAA... me", _SSH_KEY),
+        trusted_keys=_trusted_keys(reader),
     )
     if settings.server is not None and not settings.broker.tls:
         reader.problems.append("[broker_server]: expected ca, cert and key in [broker] too")
@@ -190,6 +205,29 @@ def parse_card(content: bytes, places: Places) -> CardSettings:
     if reader.problems:
         raise CardProblemsError(reader.problems)
     return settings
+
+
+def name_and_broker(content: bytes) -> tuple[str, str, Broker] | None:
+    """Return name, site and broker of a card that may be wrong elsewhere: whom to tell about the rest, and as whom."""
+    try:
+        reader = _Reader(tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n")))
+    except ValueError:
+        return None
+    name = reader.text("device", "name", None, "", _ID)
+    site = reader.text("device", "site", "home", "", _ID)
+    broker = _broker(reader, "agent")
+    return None if reader.problems else (name, site, broker)
+
+
+def _trusted_keys(reader: _Reader) -> str:
+    text = reader.text("updates", "trusted_keys", "", "the lines of .pub files (nonn-trainer bundle keygen)", None)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in lines:
+        if not _PUBLIC_KEY.fullmatch(line):
+            reader.problems.append(
+                f'[updates] trusted_keys: "{line[:60]}" is no public key; expected lines such as ed25519 AAAA...= name'
+            )
+    return "".join(line + "\n" for line in lines)
 
 
 def _students(reader: _Reader, role: str) -> tuple[int, ...] | str:
@@ -239,13 +277,14 @@ def _server(reader: _Reader, role: str) -> BrokerServer | None:
     cert = reader.pem("broker_server", "cert", "CERTIFICATE")
     key = reader.pem("broker_server", "key", "")
     acl = reader.text("broker_server", "acl", "", "the access rules that nonn-coordinator init wrote", None)
+    crl = reader.pem("broker_server", "crl", "X509 CRL")
     if not cert and not key and not acl:
         return None
     if not (cert and key and acl):
         reader.problems.append("[broker_server]: expected cert, key and acl, or none of them")
     if role == "agent":
         reader.problems.append('[broker_server]: only role "coordinator" or "both" runs a broker')
-    return BrokerServer(cert, key, acl)
+    return BrokerServer(cert, key, acl, crl)
 
 
 def _wifi(reader: _Reader, places: Places) -> Wifi | None:

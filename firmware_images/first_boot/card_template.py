@@ -37,6 +37,9 @@ host = "coordinator.local"
 #source = "door"           # what its images are called [the device's name]
 #frames_per_s = 5
 
+#[updates]                 # public keys whose new students this device takes over the network
+#trusted_keys = \"\"\"ed25519 AAAA...= release\"\"\"
+
 #[time]
 #zone = "Europe/Berlin"
 
@@ -52,38 +55,37 @@ def card_template(role: str) -> str:
 
 def wiped_card(settings: CardSettings, size_bytes: int) -> bytes:
     """Return the card's settings without secrets, at least `size_bytes` long so that nothing of the old text stays."""
-    broker = settings.broker
-    students = settings.students
-    tables: dict[str, dict[str, object]] = {
-        "device": {"name": settings.name, "site": settings.site},
-        "role": {"name": settings.role},
-        "broker": {"host": broker.host, "port": broker.port},
-    }
-    if isinstance(students, str):
-        tables["device"]["student"] = students
-    elif students:
-        tables["device"]["student"] = students[0] if len(students) == 1 else list(students)
-    elif settings.role != "coordinator":
-        tables["device"]["student"] = "none"
-    if broker.tls:
-        tables["broker"] |= {"ca": broker.ca, "cert": broker.cert, "key": APPLIED}
-    if broker.insecure:
-        tables["broker"]["insecure"] = True
-    if settings.server is not None:
-        tables["broker_server"] = {"cert": settings.server.cert, "key": APPLIED, "acl": settings.server.acl}
-    if settings.wifi is not None:
-        wifi = settings.wifi
-        tables["wifi"] = {"ssid": wifi.ssid, "psk": APPLIED, "country": wifi.country}
-    if settings.camera is not None:
-        tables["camera"] = {key: value for key, value in asdict(settings.camera).items() if value != ""}
-    tables["time"] = {"zone": settings.zone}
-    if settings.authorized_key:
-        tables["ssh"] = {"authorized_key": settings.authorized_key}
     text = (
         f'# Applied. "{APPLIED}" keeps a secret that the device has taken; to change something, edit and restart.\n'
-        + "".join(f"\n[{name}]\n" + _lines(values) for name, values in tables.items())
+        + "".join(f"\n[{name}]\n" + _lines(values) for name, values in _tables(settings).items() if values)
     ).encode()
     return text + b"\n" * max(0, size_bytes - len(text))
+
+
+def _tables(settings: CardSettings) -> dict[str, dict[str, object]]:
+    broker, server, wifi, camera = settings.broker, settings.server, settings.wifi, settings.camera
+    identity = {"ca": broker.ca, "cert": broker.cert, "key": APPLIED} if broker.tls else {}
+    insecure = {"insecure": True} if broker.insecure else {}
+    return {
+        "device": {"name": settings.name, "site": settings.site, **_student_line(settings)},
+        "role": {"name": settings.role},
+        "broker": {"host": broker.host, "port": broker.port, **identity, **insecure},
+        "broker_server": {"cert": server.cert, "key": APPLIED, "acl": server.acl} if server else {},
+        "wifi": {"ssid": wifi.ssid, "psk": APPLIED, "country": wifi.country} if wifi else {},
+        "camera": {key: value for key, value in asdict(camera).items() if value != ""} if camera else {},
+        "updates": {"trusted_keys": settings.trusted_keys} if settings.trusted_keys else {},
+        "time": {"zone": settings.zone},
+        "ssh": {"authorized_key": settings.authorized_key} if settings.authorized_key else {},
+    }
+
+
+def _student_line(settings: CardSettings) -> dict[str, object]:
+    students = settings.students
+    if isinstance(students, str):
+        return {"student": students}
+    if students:
+        return {"student": students[0] if len(students) == 1 else list(students)}
+    return {} if settings.role == "coordinator" else {"student": "none"}
 
 
 def _lines(values: dict[str, object]) -> str:

@@ -13,12 +13,17 @@ BROKER_CONFIG = "etc/mosquitto/conf.d/nonn-edge.conf"
 BROKER_ACL = "etc/mosquitto/nonn-edge.acl"
 WIFI_CONFIG = "etc/wpa_supplicant/wpa_supplicant-wlan0.conf"
 AUTHORIZED_KEYS = "etc/ssh/authorized_keys.d/root"
+TRUSTED_KEYS = "etc/nonn-edge/trusted-keys"
 # Units start only where their file exists, so a file that the settings no longer ask for is removed.
 OPTIONAL_PATHS = (
-    AGENT_CONFIG, COORDINATOR_CONFIG, BROKER_CONFIG, BROKER_ACL, WIFI_CONFIG, AUTHORIZED_KEYS,
+    AGENT_CONFIG, COORDINATOR_CONFIG, BROKER_CONFIG, BROKER_ACL, WIFI_CONFIG, AUTHORIZED_KEYS, TRUSTED_KEYS,
     f"{TLS}/ca.pem", DEVICE_CERTIFICATE, f"{TLS}/device.key", f"{TLS}/server.pem", f"{TLS}/server.key",
+    f"{TLS}/revoked.pem",
 )  # fmt: skip
 DEPLOYMENT = "/var/lib/nonn-edge/deployment"
+# Each program keeps its own updates: it drops what it does not need, and both may run on one device.
+STORES = "/var/lib/nonn-edge"
+PROBLEMS = "/run/nonn-edge/problems.txt"  # the agent tells them to the site; gone with the next start
 PROGRAM_GROUP = "nonn-edge"
 BROKER_GROUP = "mosquitto"
 # No frame is larger than a few hundred KB; artifacts travel in chunks.
@@ -68,20 +73,22 @@ def _resolve(name: str, given: str, kept: str) -> str:
     return kept
 
 
-def device_files(settings: CardSettings, secrets: Secrets) -> list[DeviceFile]:
-    """Return every file that the settings ask for."""
+def device_files(settings: CardSettings, secrets: Secrets, *, has_deployment: bool = True) -> list[DeviceFile]:
+    """Return every file that the settings ask for; without a deployment on the device its first one is an update."""
     files = [
         DeviceFile("etc/hostname", settings.name + "\n"),
         DeviceFile("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {settings.name}\n::1 localhost\n"),
         *_identity(settings.broker, secrets.device_key),
     ]
-    if settings.role in ("agent", "both"):
-        files.append(DeviceFile(AGENT_CONFIG, _agent_config(settings), 0o640, PROGRAM_GROUP))
-    if settings.role in ("coordinator", "both"):
+    if settings.runs_agent:
+        files.append(DeviceFile(AGENT_CONFIG, _agent_config(settings, has_deployment), 0o640, PROGRAM_GROUP))
+    if settings.runs_coordinator:
         files.append(DeviceFile(COORDINATOR_CONFIG, _coordinator_config(settings), 0o640, PROGRAM_GROUP))
         files += _broker_server(settings, settings.server, secrets.server_key)
     if settings.wifi is not None:
         files.append(DeviceFile(WIFI_CONFIG, _wifi_config(settings.wifi, secrets.psk), 0o600))
+    if settings.trusted_keys:
+        files.append(DeviceFile(TRUSTED_KEYS, settings.trusted_keys))
     if settings.authorized_key:
         files.append(DeviceFile(AUTHORIZED_KEYS, settings.authorized_key + "\n"))
     return files
@@ -105,18 +112,28 @@ def _broker_table(broker: Broker) -> str:
             f'certificate_file = "/{DEVICE_CERTIFICATE}"',
             f'key_file = "/{TLS}/device.key"',
         ]
+    if broker.insecure:
+        lines.append("insecure = true")
     return "\n".join(lines) + "\n"
 
 
-def _agent_config(settings: CardSettings) -> str:
+def _updates_table(settings: CardSettings, program: str) -> str:
+    if not settings.trusted_keys:
+        return ""
+    return f'\n[updates]\nstore = "{STORES}/{program}"\ntrusted_keys = "/{TRUSTED_KEYS}"\n'
+
+
+def _agent_config(settings: CardSettings, has_deployment: bool) -> str:
     lines = [
         "# Written from the card's nonn-edge.toml; change that file and restart.",
-        f'deployment = "{DEPLOYMENT}"',
+        *([f'deployment = "{DEPLOYMENT}"'] if has_deployment or not settings.trusted_keys else []),
         f"students = {_students(settings.students)}",
         f'site = "{settings.site}"',
         f'device = "{settings.name}"',
+        f'problems_file = "{PROBLEMS}"',
     ]
-    return "\n".join(lines) + "\n" + _camera_table(settings) + _broker_table(settings.broker)
+    tables = _camera_table(settings) + _updates_table(settings, "agent") + _broker_table(settings.broker)
+    return "\n".join(lines) + "\n" + tables
 
 
 def _students(students: tuple[int, ...] | str) -> str:
@@ -142,7 +159,8 @@ def _coordinator_config(settings: CardSettings) -> str:
         f'deployment = "{DEPLOYMENT}"',
         f'site = "{settings.site}"',
     ]
-    return "\n".join(lines) + "\n" + _broker_table(settings.broker)
+    tables = _updates_table(settings, "coordinator") + _broker_table(settings.broker)
+    return "\n".join(lines) + "\n" + tables
 
 
 def _broker_server(settings: CardSettings, server: BrokerServer | None, key: str) -> list[DeviceFile]:
@@ -159,6 +177,9 @@ def _broker_server(settings: CardSettings, server: BrokerServer | None, key: str
             "allow_anonymous false",
             f"acl_file /{BROKER_ACL}",
         ]
+        if server.crl:
+            lines.append(f"crlfile /{TLS}/revoked.pem")
+            files.append(DeviceFile(f"{TLS}/revoked.pem", server.crl))
         files += [
             DeviceFile(f"{TLS}/server.pem", server.cert),
             DeviceFile(f"{TLS}/server.key", key, 0o640, BROKER_GROUP),

@@ -9,11 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_agent.console.exit_codes import ExitCode
-from firmware_images.first_boot.card_deployment import DeploymentProblemError, install_card_deployment
+from firmware_images.first_boot.card_deployment import (
+    CARD_FOLDER,
+    INSTALLED,
+    MANIFEST,
+    DeploymentProblemError,
+    install_card_deployment,
+)
 from firmware_images.first_boot.clock import earliest_time
 from firmware_images.first_boot.device_files import AUTHORIZED_KEYS
 from firmware_images.first_boot.growth import GrowthError, grow_data
-from firmware_images.first_boot.provision import DeviceFolders, Outcome, apply_card, refuse, utc
+from firmware_images.first_boot.provision import DeviceFolders, apply_card, utc, write_problems
+from firmware_images.first_boot.trouble import lacks_deployment, plain_failure, room_problem, tell
 
 CARD = Path("/boot/firmware")
 ROOT = Path("/")
@@ -23,44 +30,55 @@ HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key")
 
 
 def main() -> int:
-    """Grow, check, apply, name; every trouble ends in a line on the console and in a file on the card."""
+    """Grow, check, apply, name; every trouble ends in a line on the console, on the card and at the site."""
     folders = DeviceFolders(CARD, ROOT)
     if not CARD.is_mount():
         say(f"{CARD} is not mounted: the boot partition cannot be read; the device keeps its settings")
         return ExitCode.IO_ERROR
+    problems: list[str] = []
     try:
-        return _prepare(folders)
+        _prepare(folders, problems)
+    except (OSError, subprocess.CalledProcessError) as error:
+        problems.append(plain_failure(error))
+    for problem in problems:
+        say(problem)
+    try:
+        tell(folders, problems)
+        write_problems(folders, writable_card, problems)
     except (OSError, subprocess.CalledProcessError) as error:
         say(f"failed: {error}")
-        refuse(folders, writable_card, [f"the card cannot be written: {error}; it may be full or worn out"])
         return ExitCode.IO_ERROR
+    return ExitCode.CONFIGURATION if problems else ExitCode.OK
 
 
-def _prepare(folders: DeviceFolders) -> int:
+def _prepare(folders: DeviceFolders, problems: list[str]) -> None:
+    raise_clock()
     if DATA_PROBLEM.exists():
-        problem = DATA_PROBLEM.read_text().strip()
-        say(problem)
-        refuse(folders, writable_card, [problem])
-        return ExitCode.IO_ERROR
+        # Settings taken now would be gone at the next start, with the keys that only the card still has.
+        problems.append(DATA_PROBLEM.read_text().strip())
+        return
     try:
         if done := grow_data(DATA):
             say(done)
     except GrowthError as error:
-        say(f"the data partition keeps its size: {error}")
-    raise_clock()
-    outcome = apply_card(folders, writable_card, utc(time.time()))
-    say(outcome.value)
+        problems.append(f"the data partition keeps its size: {error}")
+    if trouble := room_problem(DATA):
+        problems.append(trouble)
     try:
         if deployment := install_card_deployment(folders.card, folders.root):
             say(f"deployment {deployment} taken from the card")
     except DeploymentProblemError as error:
-        say(str(error))
-        outcome = refuse(folders, writable_card, [str(error)])
+        problems.append(str(error))
+    has_deployment = (ROOT / INSTALLED / MANIFEST).is_file()
+    applied = apply_card(folders, writable_card, utc(time.time()), has_deployment=has_deployment)
+    problems += applied.problems
+    say(applied.outcome.value)
+    if not has_deployment and not problems and lacks_deployment(folders):
+        problems.append(f"no deployment: copy its folder, manifest.json included, to this partition as {CARD_FOLDER}/")
     raise_clock()  # a new certificate may be younger than the clock
     socket.sethostname(Path("/etc/hostname").read_text().strip())
     if (ROOT / AUTHORIZED_KEYS).exists():
         make_host_key()
-    return ExitCode.CONFIGURATION if outcome is Outcome.REFUSED else ExitCode.OK
 
 
 def raise_clock() -> None:

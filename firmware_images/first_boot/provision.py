@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -40,12 +40,21 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
+class Applied:
+    """What came of a card, and everything that a person has to mend."""
+
+    outcome: Outcome
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Stamp:
     """What was applied: the card as it was, and as it is without secrets."""
 
     source_sha256: str
     wiped_sha256: str
     wiped: bool
+    has_deployment: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,49 +71,55 @@ class DeviceFolders:
         return self.root / STATE_FOLDER
 
 
-def apply_card(folders: DeviceFolders, writable_card: WritableCard, now: datetime) -> Outcome:
-    """Apply the card's settings if they are new; problems go to a text file on the card."""
+def apply_card(
+    folders: DeviceFolders, writable_card: WritableCard, now: datetime, *, has_deployment: bool = True
+) -> Applied:
+    """Apply the card's settings if they, or what they meet on the device, are new; else nothing changes."""
     folders.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     stamp = read_stamp(folders)
     try:
         content = (folders.card / CARD_FILE).read_bytes()
     except FileNotFoundError:
         if stamp is not None:
-            return Outcome.UNCHANGED  # deleted on purpose: the device keeps what it has
-        return refuse(folders, writable_card, [f"{CARD_FILE} is missing; copy it to this partition"])
+            return Applied(Outcome.UNCHANGED)  # deleted on purpose: the device keeps what it has
+        return Applied(Outcome.REFUSED, (f"{CARD_FILE} is missing; copy it to this partition",))
     if stamp is not None and not stamp.wiped:
         _wipe(folders, writable_card, stamp)  # a power cut came between applying and wiping
-        return Outcome.APPLIED
-    if stamp is not None and _sha256(content) == stamp.wiped_sha256:
-        return Outcome.UNCHANGED
+        return Applied(Outcome.APPLIED)
+    if stamp is not None and _sha256(content) == stamp.wiped_sha256 and stamp.has_deployment == has_deployment:
+        return Applied(Outcome.UNCHANGED)
     try:
         settings = parse_card(content, known_places(folders.root))
         secrets = resolve_secrets(settings, read_secrets(folders))
         check_certificate(settings, now)
     except CardProblemsError as error:
-        return refuse(folders, writable_card, error.problems)
+        return Applied(Outcome.REFUSED, tuple(error.problems))
     except MissingSecretError as error:
-        return refuse(folders, writable_card, [str(error)])
-    _write_device(folders, settings, secrets)
+        return Applied(Outcome.REFUSED, (str(error),))
+    _write_device(folders, settings, secrets, has_deployment)
     wiped = wiped_card(settings, len(content))
     write_atomically(folders.state / "wiped-card.toml", wiped, 0o600)
-    stamp = Stamp(_sha256(content), _sha256(wiped), wiped=False)
+    stamp = Stamp(_sha256(content), _sha256(wiped), wiped=False, has_deployment=has_deployment)
     _write_json(folders.state / "stamp.json", asdict(stamp))
     _wipe(folders, writable_card, stamp)
-    return Outcome.APPLIED
+    return Applied(Outcome.APPLIED)
 
 
-def refuse(folders: DeviceFolders, writable_card: WritableCard, problems: list[str]) -> Outcome:
-    """Write the problems where a person with a PC finds them; nothing else changes."""
-    lines = ["NoNN Edge could not use this card. What is wrong:", "", *[f"- {problem}" for problem in problems]]
+def write_problems(folders: DeviceFolders, writable_card: WritableCard, problems: Sequence[str]) -> None:
+    """Leave the problems where a person with a PC finds them; without any, take away what was written before."""
+    target = folders.card / ERROR_FILE
+    if not problems:
+        if target.exists():
+            with writable_card():
+                target.unlink()
+        return
+    lines = ["NoNN Edge could not use all of this card. What is wrong:", "", *[f"- {problem}" for problem in problems]]
     lines += ["", f"Correct {CARD_FILE} (or what is named above), then start the device again.", ""]
     content = "\r\n".join(lines).encode()  # Windows' Notepad too
-    target = folders.card / ERROR_FILE
     if not target.exists() or target.read_bytes() != content:
         with writable_card():
             target.write_bytes(content)
             _sync(target)
-    return Outcome.REFUSED
 
 
 def check_certificate(settings: CardSettings, now: datetime) -> None:
@@ -149,9 +164,9 @@ def read_secrets(folders: DeviceFolders) -> Secrets:
         return Secrets()
 
 
-def _write_device(folders: DeviceFolders, settings: CardSettings, secrets: Secrets) -> None:
+def _write_device(folders: DeviceFolders, settings: CardSettings, secrets: Secrets, has_deployment: bool) -> None:
     _write_json(folders.state / "secrets.json", asdict(secrets))
-    wanted = device_files(settings, secrets)
+    wanted = device_files(settings, secrets, has_deployment=has_deployment)
     for file in wanted:
         target = folders.root / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +195,6 @@ def _wipe(folders: DeviceFolders, writable_card: WritableCard, stamp: Stamp) -> 
             file.write(wiped)
             file.truncate()
         _sync(card)
-        (folders.card / ERROR_FILE).unlink(missing_ok=True)
     _write_json(folders.state / "stamp.json", {**asdict(stamp), "wiped": True})
 
 

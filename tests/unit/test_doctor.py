@@ -1,5 +1,7 @@
 """What the doctor concludes from facts."""
 
+import dataclasses
+
 import pytest
 
 from coordinator.broker_probe import BrokerFacts
@@ -110,6 +112,15 @@ def test_throttled_and_hot_devices(seen, word):
     [finding] = check_devices(roster(("a", (0,), INFO.deployment, telemetry(**seen))), {})
     assert word in finding.text
     assert (finding.level == "OK") == (seen == {"temperature_c": 60.0})
+
+
+def test_what_a_device_says_of_its_card_is_a_failure_with_a_next_step():
+    devices = roster(("a", (0,), INFO.deployment, telemetry()))
+    info = devices[0].info.model_copy(update={"problems": ("the data partition is full",)})
+    devices = [dataclasses.replace(devices[0], info=info)]
+    [finding] = [found for found in check_devices(devices, {}) if found.level == "FAIL"]
+    assert finding.text == "the data partition is full"
+    assert "nonn-edge-error.txt" in finding.next_step
 
 
 @pytest.mark.parametrize(("offset_s", "warned"), [(0, False), (4, False), (-30, True), (3600, True)])

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -5,6 +6,8 @@ import shutil
 import ssl
 import subprocess
 import tempfile
+import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,26 +19,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.settings import CoordinatorSettings
 from edge_agent.console.settings import load_settings
+from edge_agent.console.update_settings import read_trusted_keys
+from edge_agent.device_problems import read_problems
 from edge_agent.protocol import topics
+from edge_agent.protocol.broker import BrokerSettings
+from edge_agent.protocol.link import Message
+from edge_agent.protocol.mqtt_link import MqttLink
+from edge_agent.protocol.status import NodeInfo, NodeState, decode_status
 from edge_agent.settings import AgentSettings
 from firmware_images.boot_authority import BootAuthority
-from firmware_images.boot_site import free_port
+from firmware_images.boot_site import BootBroker, free_port
 from firmware_images.cli import main
-from firmware_images.first_boot import card_settings, device_files, provision
+from firmware_images.first_boot import card_settings, device_files, provision, trouble
 from firmware_images.first_boot.card_deployment import DeploymentProblemError, install_card_deployment
 from firmware_images.first_boot.card_settings import APPLIED, CardProblemsError, Places, parse_card
 from firmware_images.first_boot.card_template import card_template, wiped_card
 from firmware_images.first_boot.certificate_dates import validity
 from firmware_images.first_boot.clock import SAVED_CLOCK, earliest_time
+from firmware_images.first_boot.device_files import PROBLEMS
 from firmware_images.first_boot.growth import GrowthError, stretch_entry
-from firmware_images.first_boot.provision import DeviceFolders, Outcome, apply_card, known_places
+from firmware_images.first_boot.problem_report import Report, report_problems
+from firmware_images.first_boot.provision import DeviceFolders, Outcome, apply_card, known_places, write_problems
+from firmware_images.first_boot.trouble import lacks_deployment, plain_failure, room_problem, tell
 from firmware_images.partition_table import MIB, lay_out, read_extents, sfdisk_script
 
 TINY = Path(__file__).parent.parent / "fixtures/tiny"
 PLACES = Places({"DE", "FR"}.__contains__, {"UTC", "Europe/Berlin"}.__contains__)
 NOW = datetime.now(UTC)
 PLAIN = '[device]\nname = "pi-a"\nstudent = 2\n[broker]\nhost = "10.0.0.1"\ninsecure = true\n'
+PUBLIC_KEY = "ed25519 " + "A" * 43 + "= release"
 WIFI = '[wifi]\nssid = "K\u00fcche"\npsk = "open sesame \\" \\\\"\ncountry = "DE"\n'
 
 
@@ -82,7 +96,9 @@ def tls_card(authority: BootAuthority, name: str = "pi-a", **tables: str) -> str
 def apply(folders: DeviceFolders, text: str | None = None) -> Outcome:
     if text is not None:
         (folders.card / "nonn-edge.toml").write_bytes(text.encode())
-    return apply_card(folders, writable, NOW)
+    applied = apply_card(folders, writable, NOW)
+    write_problems(folders, writable, applied.problems)
+    return applied.outcome
 
 
 def error_text(folders: DeviceFolders) -> str:
@@ -116,6 +132,7 @@ def error_text(folders: DeviceFolders) -> str:
         (PLAIN + '[time]\nzone = "Mars/Olympus"\n', 'zone = "Mars/Olympus": no such zone'),
         (PLAIN + '[role]\nname = "boss"\n', 'name = "boss": expected one of agent, coordinator, both'),
         (PLAIN + '[ssh]\nauthorized_key = "hunter2"\n', "expected one line such as ssh-ed25519"),
+        (PLAIN + '[updates]\ntrusted_keys = "ed25519 short"\n', '"ed25519 short" is no public key; expected lines'),
         (PLAIN + '[camera]\nkind = "eye"\n', "expected one of none, v4l2, picamera2"),
         (PLAIN + "[wlan]\n", "[wlan]: no such table; expected one of broker"),
         (PLAIN + '[time]\nzome = "UTC"\n', "[time] zome: no such setting; expected one of zone"),
@@ -200,6 +217,25 @@ def test_the_agents_file_is_one_that_the_agent_reads(authority: BootAuthority, f
     settings = load_settings(AgentSettings, argparse.Namespace(config=config), {})
     assert (settings.device, settings.students, settings.broker.port) == ("pi-a", (0,), 8883)
     assert settings.broker.key_file == Path("/etc/nonn-edge/tls/device.key")
+
+
+def test_trusted_keys_turn_updates_on_and_a_first_deployment_may_come_over_the_network(folders: DeviceFolders) -> None:
+    import argparse
+
+    text = PLAIN + f'[updates]\ntrusted_keys = """\n{PUBLIC_KEY}\n"""\n[role]\nname = "both"\n'
+    (folders.card / "nonn-edge.toml").write_text(text)
+    config = argparse.Namespace(config=folders.root / "etc/nonn-edge/agent.toml")
+    assert apply_card(folders, writable, NOW, has_deployment=False).outcome is Outcome.APPLIED
+    settings = load_settings(AgentSettings, config, {})
+    assert (settings.deployment, settings.updates.store) == (None, Path("/var/lib/nonn-edge/agent"))
+    keys = folders.root / "etc/nonn-edge/trusted-keys"
+    assert [key.comment for key in read_trusted_keys(keys).keys.values()] == ["release"]
+    # A deployment that comes with the card later is the agent's first one; nothing was edited for it.
+    assert apply_card(folders, writable, NOW, has_deployment=True).outcome is Outcome.APPLIED
+    assert load_settings(AgentSettings, config, {}).deployment == Path("/var/lib/nonn-edge/deployment")
+    assert apply_card(folders, writable, NOW, has_deployment=True).outcome is Outcome.UNCHANGED
+    config.config = folders.root / "etc/nonn-edge/coordinator.toml"
+    assert load_settings(CoordinatorSettings, config, {}).updates.store == Path("/var/lib/nonn-edge/coordinator")
 
 
 @pytest.mark.parametrize(("student", "expected"), [("3", (3,)), ("[0, 2]", (0, 2)), ('"auto"', "auto"), ('"none"', ())])
@@ -411,14 +447,16 @@ def test_every_truncation_of_a_certificate_is_a_value_error(authority: BootAutho
 def test_a_certificate_that_ran_out_is_refused_with_its_date(authority: BootAuthority, folders: DeviceFolders) -> None:
     (folders.card / "nonn-edge.toml").write_text(tls_card(authority))
     later = NOW + timedelta(days=400)
-    assert apply_card(folders, writable, later) is Outcome.REFUSED
-    assert "ran out on" in error_text(folders)
-    assert "device renew pi-a" in error_text(folders)
+    applied = apply_card(folders, writable, later)
+    assert applied.outcome is Outcome.REFUSED
+    [problem] = applied.problems
+    assert "ran out on" in problem
+    assert "device renew pi-a" in problem
 
 
 def test_a_clock_in_1970_does_not_refuse_a_certificate(authority: BootAuthority, folders: DeviceFolders) -> None:
     (folders.card / "nonn-edge.toml").write_text(tls_card(authority))
-    assert apply_card(folders, writable, datetime(1970, 1, 1, tzinfo=UTC)) is Outcome.APPLIED
+    assert apply_card(folders, writable, datetime(1970, 1, 1, tzinfo=UTC)).outcome is Outcome.APPLIED
 
 
 def test_the_clock_is_at_least_when_the_certificate_starts(authority: BootAuthority, folders: DeviceFolders) -> None:
@@ -452,7 +490,7 @@ def test_a_deployment_on_the_card_is_installed_once(folders: DeviceFolders) -> N
     digest = hashlib.sha256((TINY / "manifest.json").read_bytes()).hexdigest()[:16]
     assert install_card_deployment(folders.card, folders.root) == digest
     installed = folders.root / "var/lib/nonn-edge/deployment"
-    assert {path.name for path in installed.iterdir()} == {path.name for path in TINY.iterdir()}
+    assert {path.name for path in installed.iterdir()} == {path.name for path in TINY.iterdir() if path.name[0] != "."}
     assert install_card_deployment(folders.card, folders.root) == ""
 
 
@@ -544,3 +582,83 @@ def _snapshot(folders: DeviceFolders) -> dict[str, bytes]:
 def test_the_wiped_text_is_toml_whatever_the_strings(folders: DeviceFolders) -> None:
     settings = parse_card((PLAIN + WIFI).encode(), PLACES)
     assert tomllib.loads(wiped_card(settings, 0).decode())["wifi"]["ssid"] == "K\u00fcche"
+
+
+# --- trouble, said where somebody looks
+
+
+def test_a_full_card_a_locked_card_and_a_full_data_partition_are_said_in_plain_words(tmp_path: Path) -> None:
+    assert "the card is full" in plain_failure(OSError(errno.ENOSPC, "No space left on device"))
+    assert "lock switch" in plain_failure(OSError(errno.EROFS, "Read-only file system"))
+    assert "try another card" in plain_failure(subprocess.CalledProcessError(32, ["mount"]))
+    full = Path("/dev/full")
+    if full.exists():
+        with pytest.raises(OSError, match="space") as caught, full.open("wb", buffering=0) as file:
+            file.write(b"x")
+        assert "the card is full" in plain_failure(caught.value)
+    assert room_problem(tmp_path) == ""
+
+
+def test_problems_reach_an_agent_that_runs_and_go_away_with_their_cause(folders: DeviceFolders) -> None:
+    apply(folders, PLAIN)
+    tell(folders, ["the data partition is full"])
+    assert read_problems(folders.root / PROBLEMS.lstrip("/")) == ("the data partition is full",)
+    assert not (folders.root / trouble.REPORT).exists()  # the agent tells it
+    tell(folders, [])
+    assert read_problems(folders.root / PROBLEMS.lstrip("/")) == ()
+
+
+def test_a_device_lacks_a_deployment_unless_its_site_can_send_one(folders: DeviceFolders) -> None:
+    apply(folders, PLAIN)
+    assert lacks_deployment(folders)
+    apply(folders, PLAIN + f'[updates]\ntrusted_keys = "{PUBLIC_KEY}"\n')
+    assert not lacks_deployment(folders)
+    apply(folders, PLAIN + f'[role]\nname = "coordinator"\n[updates]\ntrusted_keys = "{PUBLIC_KEY}"\n')
+    assert lacks_deployment(folders)
+    apply(folders, PLAIN.replace("= 2", '= "none"') + '[camera]\nkind = "v4l2"\n')
+    assert not lacks_deployment(folders)
+
+
+@pytest.mark.parametrize("broken", ['[device]\nname = "Pi A"\n', "[device\n", "", '[device]\nname = "pi-a"\n'])
+def test_a_card_that_does_not_say_whom_to_tell_leaves_no_reporter(folders: DeviceFolders, broken: str) -> None:
+    (folders.card / "nonn-edge.toml").write_text(broken)
+    tell(folders, ["something"])
+    assert not (folders.root / trouble.REPORT).exists()
+
+
+def test_a_fresh_device_with_a_wrong_card_tells_its_site_over_tls(
+    authority: BootAuthority, folders: DeviceFolders, tmp_path: Path
+) -> None:
+    """A card with a wrong country and all the rest right: the device is online, runs nothing and says why."""
+    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"]) is None:
+        pytest.skip("needs mosquitto on PATH")
+    with BootBroker(tmp_path, authority) as broker:
+        text = tls_card(authority, wifi=WIFI.replace('"DE"', '"XX"'))
+        text = text.replace('host = "hub.local"', f'host = "127.0.0.1"\nport = {broker.port}\n')
+        (folders.card / "nonn-edge.toml").write_text(text)
+        applied = apply_card(folders, writable, NOW)
+        assert applied.outcome is Outcome.REFUSED
+        tell(folders, applied.problems)
+        written = (folders.root / trouble.REPORT / "report.json").read_text()
+        report = Report.model_validate_json(written.replace('"/run/', f'"{folders.root}/run/'))
+        observer = authority.issue("observer")
+        settings = BrokerSettings(
+            host="127.0.0.1", port=broker.port, ca_file=authority.certificate,
+            certificate_file=observer.certificate, key_file=observer.key,
+        )  # fmt: skip
+        link = MqttLink(settings, "observer", [("nonn/1/home/node/pi-a/#", 1)])
+        stop = threading.Event()
+        problems = folders.root / PROBLEMS.lstrip("/")
+        reporter = threading.Thread(target=report_problems, args=(report, problems, stop.is_set))
+        reporter.start()
+        seen: dict[str, bytes] = {}
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and len(seen) < 2:
+            seen |= {m.topic.rsplit("/", 1)[1]: m.payload for m in link.poll(0.2) if isinstance(m, Message)}
+        stop.set()
+        reporter.join()
+        link.close()
+    info = decode_status(NodeInfo, seen["info"])
+    assert info.students == ()
+    assert info.problems == ('[wifi] country = "XX": no such country; expected an ISO 3166 code such as DE',)
+    assert decode_status(NodeState, seen["state"]).state == "online"

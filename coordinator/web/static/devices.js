@@ -9,6 +9,7 @@ function makeCard(device) {
   return h("li", { class: "card device", "data-device": device.name },
     h("div", { class: "device-head" }, h("h3", {}, device.name), h("span", { class: "muted small about" }), h("span", { class: "pill" })),
     h("div", { class: "chips" }),
+    h("ul", { class: "problems failed small", hidden: "" }),
     h("dl", { class: "facts" }),
     h("div", { class: "update", hidden: "" }, h("span"), h("progress", { max: "1", "aria-label": `Update of ${device.name}` })));
 }
@@ -24,6 +25,7 @@ function updateCard(card, device, deployment) {
   setText(pill, device.online ? (throttled ? "Throttled" : "Online") : "Offline");
   setText(card.querySelector(".about"), [device.machine, seen ? `up ${duration(seen.uptime_s)}` : null].filter(Boolean).join(" · "));
   showChips(card.querySelector(".chips"), device, deployment);
+  showProblems(card.querySelector(".problems"), device.problems);
   const facts = card.querySelector(".facts");
   facts.hidden = !seen;
   if (seen) showFacts(facts, seen);
@@ -38,6 +40,12 @@ function showChips(parent, device, deployment) {
     chips.push({ text: `other deployment ${device.deployment.slice(0, 8)}`, alarm: true });
   }
   keep(parent, chips, (chip) => chip.text, (chip) => h("span", { class: `chip${chip.alarm ? " alarm" : ""}` }, chip.text), () => {});
+}
+
+// What a person has to mend on the device itself: mistakes on its card, a full disk.
+function showProblems(parent, problems) {
+  parent.hidden = !problems.length;
+  keep(parent, problems, (problem) => problem, (problem) => h("li", {}, problem), () => {});
 }
 
 function showFacts(parent, seen) {
@@ -66,23 +74,4 @@ function showUpdate(parent, update) {
   const bar = parent.querySelector("progress");
   bar.hidden = update.progress === null || !["downloading", "verifying"].includes(update.state);
   if (!bar.hidden) bar.value = update.progress;
-}
-
-// How a rollout goes: phase, target, what it waits for, what the canaries said.
-export function showRollout(section, card, rollout) {
-  section.hidden = !rollout || (!rollout.target && !rollout.error);
-  if (section.hidden) return;
-  if (!card.firstChild) {
-    card.append(h("p", {}, h("b"), h("span")), h("progress", { max: "1", "aria-label": "Rollout" }), h("p", { class: "muted small" }), h("p", { class: "failed" }));
-  }
-  const [title, bar, detail, error] = card.children;
-  setText(title.children[0], rollout.phase);
-  setText(title.children[1], rollout.target ? ` · ${rollout.active} → ${rollout.target}` : ` · ${rollout.active}`);
-  bar.hidden = ["complete", "failed", "idle"].includes(rollout.phase);
-  bar.value = rollout.progress;
-  const waiting = rollout.waiting_for.length ? `waiting for student ${rollout.waiting_for.join(", ")}` : "";
-  const canary = rollout.canary ? `canary: ${Object.entries(rollout.canary).filter(([, value]) => typeof value !== "object").map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "number" ? Number(value.toFixed(3)) : value}`).join(", ")}` : "";
-  setText(detail, [waiting, canary].filter(Boolean).join(" · "));
-  setText(error, rollout.error);
-  error.hidden = !rollout.error;
 }
