@@ -65,7 +65,8 @@ def _filters(context: RunContext) -> int:
 
     settings, shape = context.run.configuration, context.dataset.image_shape
     if not settings.teacher.endswith(".keras"):
-        return int(catalogue.trunk(settings.teacher, keras.Input(shape), "", shape[:2]).shape[-1])
+        shades = (127.5,) * shape[2]
+        return int(catalogue.trunk(settings.teacher, keras.Input(shape), "", shape[:2], shades, shades).shape[-1])
     path = Path(settings.teacher)
     if not path.is_file():
         raise UserError(f"teacher {path}: does not exist; expected a .keras file or a network's name")

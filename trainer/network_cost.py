@@ -66,14 +66,13 @@ def student_cost(name: str, image_shape: tuple[int, int, int], width: int) -> Ne
     import keras
 
     from trainer.networks.catalogue import trunk
-    from trainer.networks.layers import normalise_pixels
 
     pixels = keras.Input(image_shape)
     shades = (127.5,) * image_shape[2]
-    flow = trunk(name, normalise_pixels(pixels, shades, shades, "normalise"), "", image_shape[:2])
+    flow = trunk(name, pixels, "", image_shape[:2], shades, shades)
     flow = keras.layers.Conv2D(width, 1, use_bias=False, name="bridge")(flow)
     flow = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bridge_bn")(flow))
-    return network_cost(keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(flow), name=name))
+    return network_cost(keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(flow)))
 
 
 ELEMENTWISE = ("Activation", "BatchNormalization", "Dropout", "ReLU", "LeakyReLU", "Rescaling", "Normalization")

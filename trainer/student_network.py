@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.networks import catalogue
-from trainer.networks.layers import batch_norm, convolution, normalise_pixels, relu
+from trainer.networks.layers import batch_norm, convolution, relu
 
 Size = tuple[int | None, int | None]
 
@@ -62,8 +62,7 @@ def head_weights(joint: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def _student(plan: JointPlan, index: int, pixels: Any, size: tuple[int, int]) -> Any:
     prefix = f"student{index}_"
-    flow = normalise_pixels(pixels, plan.mean, plan.deviation, f"{prefix}normalise")
-    flow = catalogue.trunk(plan.networks[index], flow, prefix, size)
+    flow = catalogue.trunk(plan.networks[index], pixels, prefix, size, plan.mean, plan.deviation)
     # The bridge: one feature per filter of the partition, non-negative like the activities it imitates.
     flow = relu(
         batch_norm(convolution(flow, plan.widths[index], 1, name=f"{prefix}bridge"), f"{prefix}bridge_bn"),

@@ -143,7 +143,7 @@ def test_estimates_are_those_of_the_real_file(name: str, size: int, precision: s
     from trainer.networks.catalogue import trunk
 
     pixels = keras.Input((size, size, 3), batch_size=1)
-    flow = trunk(name, keras.layers.Rescaling(1 / 255)(pixels), "", (size, size))
+    flow = trunk(name, pixels, "", (size, size), (0.0,) * 3, (255.0,) * 3)
     network = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(flow))
     cost = network_cost(network)
     content = convert(network, precision)
