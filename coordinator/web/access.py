@@ -61,6 +61,7 @@ class Access:
         self.logins = Allowance(burst=5, per_s=1 / 12, clock=clock)
         # An image in flight is a frame of the fleet: people drop a few, programs use MQTT.
         self.images = Allowance(burst=10, per_s=2, clock=clock)
+        self.deploys = Allowance(burst=5, per_s=1 / 12, clock=clock)
 
     @property
     def needs_login(self) -> bool:

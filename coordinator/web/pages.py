@@ -13,6 +13,14 @@ from starlette.types import ASGIApp
 
 from coordinator.settings import CoordinatorSettings
 from coordinator.web.access import COOKIE, SESSION_S, Access
+from coordinator.web.deploys import (
+    BUNDLE_TIMEOUT_S,
+    MAX_BUNDLE_BYTES,
+    MAX_ORDER_BYTES,
+    DeployDesk,
+    DeployOptions,
+    parse_options,
+)
 from coordinator.web.gate import Gate, refused
 from coordinator.web.snapshot import ShownDeployment
 from coordinator.web.streams import MAX_STREAMS, Broadcast, EventStream
@@ -56,6 +64,8 @@ def build_app(
             Route("/api/site", pages.site),
             Route("/api/events", pages.events),
             Route("/api/classify", pages.classify, methods=["POST"]),
+            Route("/api/deploy", pages.deploy, methods=["POST"]),
+            Route("/api/rollback", pages.roll_back, methods=["POST"]),
             Route("/metrics", pages.metrics),
             Route("/healthz", pages.health),
         ],
@@ -70,6 +80,7 @@ class _Pages:
     ) -> None:
         self._settings, self._access, self._broadcast = settings, access, broadcast
         self._desk, self._live = desk, live
+        self._deploys = DeployDesk(settings)
         # All files in memory: what is not in this dictionary cannot be asked for, whatever the path looks like.
         folder = resources.files("coordinator.web") / "static"
         self._files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
@@ -112,6 +123,10 @@ class _Pages:
                 "deadline_ms": self._settings.deadline_ms,
                 "read_only": dashboard.read_only,
                 "login": self._access.needs_login,
+                "updates": {
+                    "taken": self._deploys.takes_updates,
+                    "signed": self._settings.updates.trusted_keys is not None,
+                },
                 "deployment": describe_deployment(shown) if shown else None,
             },
             headers={"cache-control": "no-store"},
@@ -127,6 +142,21 @@ class _Pages:
         if wait_s := self._access.images.take(request.scope["caller"].address):
             raise Refusal(429, "too many images; programs send frames over MQTT", wait_s)
         return JSONResponse(await self._desk.classify(await read_body(request)))
+
+    async def deploy(self, request: Request) -> Response:
+        options = self._deploy_options(request)
+        content = await read_body(request, MAX_BUNDLE_BYTES, BUNDLE_TIMEOUT_S, "the bundle")
+        return JSONResponse(await self._deploys.deploy(content, options), 202)
+
+    async def roll_back(self, request: Request) -> Response:
+        options = self._deploy_options(request)
+        content = await read_body(request, MAX_ORDER_BYTES, what="the order")
+        return JSONResponse(await self._deploys.roll_back(content, options), 202)
+
+    def _deploy_options(self, request: Request) -> DeployOptions:
+        if wait_s := self._access.deploys.take(request.scope["caller"].address):
+            raise Refusal(429, "too many deployments", wait_s)
+        return parse_options(request.query_params.multi_items())
 
     async def metrics(self, _request: Request) -> Response:
         return Response(self._live.metrics_text(), media_type=CONTENT_TYPE)

@@ -32,12 +32,15 @@ class Refusal(Exception):  # noqa: N818 (an answer, not an error of ours)
         self.status, self.message, self.wait_s = status, message, wait_s
 
 
-async def read_body(request: Request, limit_bytes: int = MAX_UPLOAD_BYTES) -> bytes:
+async def read_body(
+    request: Request, limit_bytes: int = MAX_UPLOAD_BYTES, timeout_s: float | None = None, what: str = "the image"
+) -> bytes:
     """The body; Refusal 413 if it is too long, 408 if it comes too slowly."""
+    timeout_s = UPLOAD_TIMEOUT_S if timeout_s is None else timeout_s
     content = bytearray()
     total_bytes = 0
     try:
-        async with asyncio.timeout(UPLOAD_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 total_bytes += len(chunk)
                 if total_bytes <= limit_bytes:
@@ -45,9 +48,9 @@ async def read_body(request: Request, limit_bytes: int = MAX_UPLOAD_BYTES) -> by
                 elif total_bytes > DRAINED_BYTES:
                     break
     except TimeoutError:
-        raise Refusal(408, f"the upload took longer than {UPLOAD_TIMEOUT_S:g} s") from None
+        raise Refusal(408, f"the upload took longer than {timeout_s:g} s") from None
     if total_bytes > limit_bytes:
-        raise Refusal(413, f"the image is larger than {limit_bytes / 1e6:g} MB")
+        raise Refusal(413, f"{what} is larger than {limit_bytes / 1e6:g} MB")
     return bytes(content)
 
 

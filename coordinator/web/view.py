@@ -14,6 +14,7 @@ from PIL import Image
 from coordinator.roster import Device
 from coordinator.web.snapshot import ShownDeployment, Sighting, Snapshot, SourceSnapshot
 from edge_agent.protocol.head import probabilities
+from edge_agent.protocol.update_messages import RolloutStatus
 
 BEST_CLASSES = 5
 WINDOW_S = 10.0
@@ -85,9 +86,17 @@ class PageView:
             "rates": asdict(rates(_all_answers(snapshot), snapshot.taken_s, WINDOW_S)),
             "history": [[h.answers_per_s, h.p50_ms, h.p95_ms, h.degraded + h.abandoned] for h in self._history],
             "sources": [_source(source, snapshot.taken_s, shown) for source in snapshot.sources],
-            "rollout": snapshot.rollout.model_dump(mode="json") if snapshot.rollout else None,
+            "rollout": self._rollout(snapshot.rollout) if snapshot.rollout else None,
             "devices": [_device(device, snapshot) for device in snapshot.devices],
         }
+
+    def _rollout(self, rollout: RolloutStatus) -> Json:
+        """With the names of what runs and what ran before: people do not read hashes."""
+        drawn: Json = rollout.model_dump(mode="json")
+        for role in ("active", "previous"):
+            shown = self._deployment(drawn[role]) if drawn[role] else None
+            drawn[f"{role}_name"] = shown.manifest.name if shown else None
+        return drawn
 
 
 def _all_answers(snapshot: Snapshot) -> Answers:
@@ -157,7 +166,6 @@ def _device(device: Device, snapshot: Snapshot) -> Json:
         "deployment": device.info.deployment if device.info else None,
         "version": device.info.agent_version if device.info else None,
         "machine": device.info.machine if device.info else None,
-        "problems": list(device.info.problems or ()) if device.info else [],
         "problems": list(device.info.problems or ()) if device.info else [],
         "students": [student.model_dump() for student in device.info.students] if device.info else [],
         "telemetry": seen.model_dump(exclude_none=True) if seen else None,

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_agent.protocol.signature import SigningKey
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 HERE = Path(__file__).resolve().parent
@@ -21,6 +23,9 @@ _spec = importlib.util.spec_from_file_location("nonn_test_stage", HERE.parent / 
 _stage = importlib.util.module_from_spec(_spec)
 sys.modules["nonn_test_stage"] = _stage
 _spec.loader.exec_module(_stage)
+sys.path.insert(0, str(HERE))
+from releases import bundle, with_graph  # noqa: E402 (beside this file)
+
 broker, stage = _stage.broker, _stage.stage
 free_port, wait_until = _stage.free_port, _stage.wait_until
 
@@ -40,12 +45,17 @@ class Fleet:
 
     def __init__(self, stage, port: int, *arguments: str, **environment: str) -> None:
         self.stage, self.broker_port, self.web_port = stage, port, free_port()
-        self.agents = {f"pi-{n}": stage.agent(port, f"pi-{n}", str(n)) for n in range(3)}
+        self.agents = {f"pi-{n}": stage.agent(port, f"pi-{n}", str(n), *self.agent_arguments(n)) for n in range(3)}
         self.coordinator = stage.coordinator(port, "--dashboard-port", str(self.web_port), *arguments, **environment)
         self.url = f"http://127.0.0.1:{self.web_port}"
         wait_until(self._is_up, "the dashboard answers", 40.0)
         for name in self.agents:
             self.coordinator.wait_for(f"{name} is online")
+
+    def agent_arguments(self, number: int) -> list[str]:
+        """What agents get beside their student."""
+        del number
+        return []
 
     def send(self, source: str = "cam-door", **environment: str):
         """A program that sends a few labelled frames a second, for a long time."""
@@ -59,6 +69,38 @@ class Fleet:
             return urllib.request.urlopen(f"{self.url}/healthz", timeout=5).status == 200
         except (urllib.error.URLError, OSError):
             return False
+
+
+class UpdatingFleet(Fleet):
+    """A fleet that takes signed updates; `bundle_2` and `bundle_3` are newer versions of what it runs."""
+
+    def __init__(self, stage, port: int, folder: Path, tiny: Path, *arguments: str, **environment: str) -> None:
+        self.folder, self.key = folder, SigningKey.generate()
+        self.keys = folder / "trusted-keys"
+        self.keys.write_text(self.key.public("test").to_line() + "\n")
+        self.key_file = folder / "release.key"
+        self.key_file.touch(mode=0o600)
+        self.key_file.write_bytes(self.key.to_pem())
+        super().__init__(stage, port, *self._updates("main"), "--trial-s", "1", *arguments, **environment)
+        self.bundles = {}
+        for number in (2, 3):
+            name = "a deployment whose name is far too long for any narrow column" if number == 3 else "tiny"
+            release = with_graph(tiny, folder / f"v{number}", version=number, name=name)
+            self.bundles[number] = folder / f"v{number}.nonn"
+            self.bundles[number].write_bytes(bundle(release, self.key))
+
+    def agent_arguments(self, number: int) -> list[str]:
+        return self._updates(f"pi-{number}")
+
+    def _updates(self, name: str) -> list[str]:
+        return ["--updates-store", str(self.folder / f"store-{name}"), "--updates-trusted-keys", str(self.keys)]
+
+    def signed_order(self) -> Path:
+        """What the operator signs where the key is."""
+        order = self.folder / "back.json"
+        arguments = ["rollback", "--key", str(self.key_file), "--order-out", str(order)]
+        assert self.stage.program("coordinator.cli", self.broker_port, *arguments).end(0) == 0
+        return order
 
 
 def noise(stage) -> Path:
@@ -81,6 +123,11 @@ def make_fleet(stage, broker):
 @pytest.fixture
 def fleet(make_fleet) -> Fleet:
     return make_fleet()
+
+
+@pytest.fixture
+def make_updating_fleet(stage, broker, tmp_path, tiny):
+    return lambda *arguments, **more: UpdatingFleet(stage, broker.port, tmp_path, tiny, *arguments, **more)
 
 
 @pytest.fixture(scope="session")

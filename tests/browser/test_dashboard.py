@@ -80,7 +80,7 @@ def test_a_killed_agent_turns_red_within_three_seconds(fleet, open_page):
     assert time.monotonic() - killed < 3.0
     page.wait_for_selector(".source .pill.warn", timeout=LIVE_MS)
     assert "without student 1" in page.inner_text(".source .pill.warn")
-    page.wait_for_function("document.querySelectorAll('#graph .hollow').length === 4", timeout=LIVE_MS)
+    page.wait_for_function("() => document.querySelectorAll('#graph .hollow').length === 4", timeout=LIVE_MS)
     assert "pi-1 is offline" in page.text_content("#announce")
 
 

@@ -1,8 +1,9 @@
 // Follows the coordinator's events and draws each; closes the stream while nobody looks.
 import { $, h, keep, learnColours, milliseconds, percent, setAttribute, setText } from "./dom.js";
-import { showDevices, showRollout } from "./devices.js";
+import { showDevices } from "./devices.js";
 import { showGraph } from "./graph.js";
 import { showSources } from "./sources.js";
+import { listenForUpdates, showUpdates } from "./updates.js";
 import { listenForImages } from "./upload.js";
 
 let site = null;
@@ -10,8 +11,15 @@ let stream = null;
 let retryMs = 500;
 let lastEvent = 0;
 let known = new Map();
+let loading = null;
 
-async function loadSite() {
+// Once at a time, however many events ask for it.
+function loadSite() {
+  loading ??= fetchSite().finally(() => { loading = null; });
+  return loading;
+}
+
+async function fetchSite() {
   const response = await fetch("/api/site");
   if (response.status === 401) return location.assign("/login");
   site = await response.json();
@@ -54,7 +62,7 @@ function draw(now) {
   showSources($("sources"), now.sources);
   $("no-sources").hidden = now.sources.some((source) => source.last);
   showDevices($("devices"), now.devices, now.deployment);
-  showRollout($("updates"), $("update-card"), now.rollout);
+  showUpdates(site, now);
   $("no-devices").hidden = now.devices.length > 0;
   if (site.deployment) showGraph($("graph"), $("legend"), $("graph-text"), site.deployment, now.devices);
   announce(now.devices);
@@ -126,5 +134,6 @@ document.addEventListener("visibilitychange", () => {
   else connect();
 });
 setInterval(() => { if (!document.hidden && lastEvent && Date.now() - lastEvent > 4000) showLink("warn", "Waiting"); }, 1000);
+listenForUpdates();
 listenForImages(() => site?.deployment?.classes ?? []);
 loadSite().then(connect, connect);
