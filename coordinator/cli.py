@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.deploy import add_deploy_commands
+from coordinator.provisioning.commands import add_commands as add_provisioning_commands
 from edge_agent import __version__
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.log import start_logging
@@ -22,6 +23,8 @@ EPILOG = """examples:
   nonn-coordinator classify cat.jpg dog.png --broker-host broker.local
   nonn-coordinator status
   nonn-coordinator doctor --broker-host broker.local
+  nonn-coordinator init nonn-site --broker-host hub.local
+  nonn-coordinator device add pi-1 --students 0
 
 exit codes: 0 done, 1 wrong, lost or repeated answers, 64 usage, 65 bad input, 69 no broker, coordinator or device,
             74 disk, 78 bad settings, 130 interrupted
@@ -80,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     for part in (assign_command, status_view, doctor, home_assistant):
         part.add_command(commands)
     add_deploy_commands(commands)
+    add_provisioning_commands(commands)
     return parser
 
 
