@@ -13,7 +13,13 @@ from firmware_images.release_files import ReleaseOptions, write_release
 from firmware_images.spec import ImageSpec, fingerprint
 from firmware_images.stages import StageCache
 from firmware_images.tree_content import OVERLAY, UNITS, build_content
-from firmware_images.wheels import REPOSITORY, build_our_wheel, download_wheels, source_fingerprint
+from firmware_images.wheels import (
+    REPOSITORY,
+    build_our_wheel,
+    download_tvm_runtime,
+    download_wheels,
+    source_fingerprint,
+)
 
 CONTENT_VERSION = 1  # raise it when a stage's code changes what the stage produces
 
@@ -60,9 +66,7 @@ def build_image(spec: ImageSpec, spec_folder: Path, options: BuildOptions) -> Pa
 def build_tree(spec: ImageSpec, spec_folder: Path, options: BuildOptions, stages: StageCache) -> Path:
     """Run the stages up to the three folders that become the partitions."""
     epoch = spec.source_date_epoch
-    lock = spec_folder / spec.wheels.lock
-    if not lock.is_file():
-        raise UserError(f"{lock}: not found; expected the wheels' lock file beside the spec", ExitCode.CONFIGURATION)
+    lock = existing_lock(spec_folder, spec.wheels.lock)
     packages = stages.step(
         "packages",
         [spec.suite, spec.base, epoch, package_options(spec), essential_hook(spec)],
@@ -76,12 +80,15 @@ def build_tree(spec: ImageSpec, spec_folder: Path, options: BuildOptions, stages
         fresh="boot-files" in options.fresh,
     )
     wheels = stages.step(
-        "wheels", [spec.wheels.python, lock.read_text()], lambda folder: download_wheels(spec, lock, folder)
+        "wheels",
+        [spec.wheels.python, lock.read_text()],
+        lambda folder: download_wheels(spec.wheels.python, lock, folder),
     )
+    tvm = _tvm_runtime(spec, spec_folder, stages)
     ours = stages.step("our-wheel", [epoch, source_fingerprint()], lambda folder: build_our_wheel(spec, folder))
     deployment = _hash_of(REPOSITORY / spec.deployment) if spec.deployment else ""
     inputs = [
-        CONTENT_VERSION, packages.name, boot.name, wheels.name, ours.name, deployment,
+        CONTENT_VERSION, packages.name, boot.name, wheels.name, tvm.name if tvm else "", ours.name, deployment,
         _hash_of(OVERLAY), _hash_of(UNITS), spec.services.model_dump(), spec.default_role,
         _hash_of_code("tree_content.py"),
     ]  # fmt: skip
@@ -94,10 +101,27 @@ def build_tree(spec: ImageSpec, spec_folder: Path, options: BuildOptions, stages
             boot / "firmware",
             sorted(wheels.glob("*.whl")),
             next(ours.glob("*.whl")),
+            tvm,
             folder,
         ),
         fresh="content" in options.fresh,
     )
+
+
+def _tvm_runtime(spec: ImageSpec, spec_folder: Path, stages: StageCache) -> Path | None:
+    if spec.wheels.tvm_lock is None:
+        return None
+    lock = existing_lock(spec_folder, spec.wheels.tvm_lock)
+    inputs = [spec.wheels.python, lock.read_text()]
+    return stages.step("tvm-runtime", inputs, lambda folder: download_tvm_runtime(spec.wheels.python, lock, folder))
+
+
+def existing_lock(spec_folder: Path, name: str) -> Path:
+    """Return a lock file beside the spec; UserError where there is none."""
+    lock = spec_folder / name
+    if not lock.is_file():
+        raise UserError(f"{lock}: not found; expected the wheels' lock file beside the spec", ExitCode.CONFIGURATION)
+    return lock
 
 
 def _hash_of(folder: Path) -> str:

@@ -66,6 +66,8 @@ class Wheels(_Frozen):
 
     python: Annotated[str, StringConstraints(pattern=r"^3\.\d+$")]
     lock: str
+    # The 95 MB apache-tvm wheel, by hash; only its 3 MB runtime gets onto the image.
+    tvm_lock: str | None = None
 
 
 class Services(_Frozen):

@@ -25,7 +25,13 @@ INTERNAL_PROGRAMS = {
 
 
 def build_content(
-    spec: ImageSpec, packages_root: Path, firmware: Path, wheels: Iterable[Path], our_wheel: Path, folder: Path
+    spec: ImageSpec,
+    packages_root: Path,
+    firmware: Path,
+    wheels: Iterable[Path],
+    our_wheel: Path,
+    tvm_runtime: Path | None,
+    folder: Path,
 ) -> None:
     """Fill `folder` with root, firmware and data: what the three partitions will hold."""
     root = folder / "root"
@@ -44,6 +50,8 @@ def build_content(
     site = root / SITE.lstrip("/")
     for wheel in [*wheels, our_wheel]:
         unpack_wheel(wheel, site)
+    for path in sorted(tvm_runtime.iterdir()) if tvm_runtime else ():
+        place(path, root / PROGRAM_FOLDER / path.name)
     install_launchers(root, our_wheel)
     compile_bytecode(spec, root)
     make_anonymous(root)
@@ -64,7 +72,8 @@ def file_systems(spec: ImageSpec) -> str:
     boot, root = spec.partition("boot").label, spec.partition("root").label
     return (
         f"LABEL={root} / ext4 ro,noatime 0 0\n"
-        f"LABEL={boot} /boot/firmware vfat ro,umask=0077,nofail 0 0\n"
+        # 5 minutes: without its settings a fresh device is nothing, and an emulated one takes 90 s and more to find it.
+        f"LABEL={boot} /boot/firmware vfat ro,umask=0077,nofail,x-systemd.device-timeout=300s 0 0\n"
         "tmpfs /tmp tmpfs nosuid,nodev,size=64m 0 0\n"
     )
 

@@ -9,27 +9,37 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.runtimes.tvm_library import ENVIRONMENT_VARIABLE, extract_library
 from firmware_images import programs
 from firmware_images.spec import ImageSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# pip compares platform tags literally, so every glibc up to bookworm's 2.36 is named.
+# pip compares platform tags literally, so every glibc up to bookworm's 2.36 is named; trixie's is newer still.
 GLIBC_TAGS = ("2_36", "2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17")
 OUR_PACKAGES = ("edge_agent", "coordinator", "firmware_images")
 # The trainer needs TensorFlow, which the image leaves out.
 LAUNCHERS = ("nonn-agent", "nonn-coordinator")
 
 
-def download_wheels(spec: ImageSpec, lock: Path, folder: Path) -> None:
+def download_wheels(python: str, lock: Path, folder: Path) -> None:
     """Fetch the lock file's wheels into `folder`; pip refuses a wrong hash and anything not listed."""
     platforms = [f"manylinux_{tag}_aarch64" for tag in GLIBC_TAGS] + ["manylinux2014_aarch64"]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-    command += ["--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", spec.wheels.python]
+    command += ["--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", python]
     for tag in platforms:
         command += ["--platform", tag]
-    for abi in (f"cp{spec.wheels.python.replace('.', '')}", "abi3", "none"):
+    for abi in (f"cp{python.replace('.', '')}", "abi3", "none"):
         command += ["--abi", abi]
     programs.run([*command, "--dest", folder, "--requirement", lock])
+
+
+def download_tvm_runtime(python: str, lock: Path, folder: Path) -> None:
+    """Take TVM's light runtime, and its version, out of the one wheel that the lock file names."""
+    scratch = folder / "wheel"
+    download_wheels(python, lock, scratch)
+    [wheel] = scratch.glob("*.whl")
+    extract_library(wheel, folder)
+    shutil.rmtree(scratch)
 
 
 def source_fingerprint(repository: Path = REPOSITORY) -> str:
@@ -105,16 +115,19 @@ def console_scripts(wheel: Path) -> dict[str, str]:
     return dict(parser["console_scripts"]) if parser.has_section("console_scripts") else {}
 
 
-def launcher(entry_point: str, site: str) -> str:
+def launcher(entry_point: str, site: str, python: str = "/usr/bin/python3") -> str:
     """Return a start script for an entry point; isolated from the environment and from the current folder.
 
     >>> print(launcher("edge_agent.cli:main", "/usr/lib/nonn-edge/site"), end="")
     #!/usr/bin/python3 -I
-    import sys
+    import os, sys
     sys.path.insert(0, "/usr/lib/nonn-edge/site")
+    os.environ.setdefault("NONN_TVM_RUNTIME", "/usr/lib/nonn-edge")
     from edge_agent.cli import main
     sys.exit(main())
     """
     module, function = entry_point.split(":")
-    lines = ["#!/usr/bin/python3 -I", "import sys", f'sys.path.insert(0, "{site}")']
+    lines = [f"#!{python} -I", "import os, sys", f'sys.path.insert(0, "{site}")']
+    # Found when a TVM student is opened, and only then.
+    lines.append(f'os.environ.setdefault("{ENVIRONMENT_VARIABLE}", "{PurePosixPath(site).parent}")')
     return "\n".join([*lines, f"from {module} import {function}", f"sys.exit({function}())"]) + "\n"

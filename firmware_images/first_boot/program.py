@@ -32,11 +32,9 @@ HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key")
 def main() -> int:
     """Grow, check, apply, name; every trouble ends in a line on the console, on the card and at the site."""
     folders = DeviceFolders(CARD, ROOT)
-    if not CARD.is_mount():
-        say(f"{CARD} is not mounted: the boot partition cannot be read; the device keeps its settings")
-        return ExitCode.IO_ERROR
     problems: list[str] = []
     try:
+        raise_clock()  # whatever else fails: without it no certificate is valid
         _prepare(folders, problems)
     except (OSError, subprocess.CalledProcessError) as error:
         problems.append(plain_failure(error))
@@ -44,7 +42,8 @@ def main() -> int:
         say(problem)
     try:
         tell(folders, problems)
-        write_problems(folders, writable_card, problems)
+        if CARD.is_mount():
+            write_problems(folders, writable_card, problems)
     except (OSError, subprocess.CalledProcessError) as error:
         say(f"failed: {error}")
         return ExitCode.IO_ERROR
@@ -52,10 +51,12 @@ def main() -> int:
 
 
 def _prepare(folders: DeviceFolders, problems: list[str]) -> None:
-    raise_clock()
     if DATA_PROBLEM.exists():
         # Settings taken now would be gone at the next start, with the keys that only the card still has.
         problems.append(DATA_PROBLEM.read_text().strip())
+        return
+    if not CARD.is_mount():
+        problems.append("the boot partition cannot be read: the device keeps its settings; check the card in a PC")
         return
     try:
         if done := grow_data(DATA):
