@@ -1,8 +1,9 @@
-"""The other end of a boot test: a broker of this machine that asks for certificates, and somebody who sends frames."""
+"""The other end of a boot test: a broker of this machine that asks for certificates, and somebody who watches."""
 
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,17 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.protocol.broker import BrokerSettings
+from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.feature_message import FeatureMessage, decode_features
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
 from edge_agent.protocol.mqtt_link import Message, MqttLink, Outgoing
+from edge_agent.protocol.prediction_message import PredictionMessage, decode_prediction
 from edge_agent.protocol.status import NodeInfo, NodeState, decode_status
 from edge_agent.protocol.topics import SiteTopics
+from edge_agent.protocol.update_messages import NodeUpdate, decode_update
 from firmware_images import programs
 from firmware_images.boot_authority import BootAuthority, Identity
 
 HOST_SEEN_BY_GUEST = "10.0.2.2"  # QEMU's user network maps it to the host's loopback
 SITE = "boot-test"
 SOURCE = "boot-test"
+POLL_S = 0.2
 
 
 class BootBroker:
@@ -80,6 +85,8 @@ class SiteObserver:
         self._info: NodeInfo | None = None
         self._state: NodeState | None = None
         self._features: dict[tuple[int, int], FeatureMessage] = {}
+        self.update: NodeUpdate | None = None  # the device's last word on its update
+        self.predictions: dict[int, PredictionMessage] = {}  # the coordinator's answers by frame
         self.camera_answers = 0  # features of images that the device's own camera took
         settings = BrokerSettings(
             host="127.0.0.1",
@@ -91,19 +98,37 @@ class SiteObserver:
         subscriptions = [
             (self._topics.node(device, "info"), 1),
             (self._topics.node(device, "state"), 1),
+            (self._topics.node(device, "update"), 1),
             (self._topics.features_of(SOURCE), 0),
             (self._topics.features_of(device), 0),
+            (self._topics.prediction(SOURCE), 1),
         ]
-        self._link = MqttLink(settings, "boot-test-observer", subscriptions)
+        self._link = MqttLink(settings, f"boot-test-observer-{device}", subscriptions)
+
+    @property
+    def deployment(self) -> str:
+        """What the device answers with."""
+        return self._info.deployment if self._info else ""
+
+    def wait_until(self, reached: Callable[[], bool], deadline_s: float) -> bool:
+        """Listen until `reached`, or the deadline on the monotonic clock; return whether it was."""
+        while time.monotonic() < deadline_s:
+            if reached():
+                return True
+            self._poll()
+        return reached()
 
     def wait_for_birth(self, after_session: int, deadline_s: float) -> Birth | None:
         """Return the first birth of a session younger than `after_session`, or None at the deadline."""
-        while time.monotonic() < deadline_s:
-            self._poll(0.2)
+
+        def born() -> Birth | None:
             state, info = self._state, self._info
             if state and info and state.state == "online" and state.session == info.session > after_session:
                 return Birth(info.session, info)
-        return None
+            return None
+
+        self.wait_until(lambda: born() is not None, deadline_s)
+        return born()
 
     def send_frame(self, frame_id: int, image: NDArray[np.uint8]) -> None:
         """Publish an image: (height, width, channels), uint8."""
@@ -112,25 +137,19 @@ class SiteObserver:
 
     def wait_for_features(self, frame_id: int, students: int, deadline_s: float) -> dict[int, FeatureMessage]:
         """Return the features of a frame by student: all of `students`, or what came until the deadline."""
-        while time.monotonic() < deadline_s:
-            found = {student: message for (frame, student), message in self._features.items() if frame == frame_id}
-            if len(found) >= students:
-                return found
-            self._poll(0.2)
-        return {student: message for (frame, student), message in self._features.items() if frame == frame_id}
 
-    def wait_for_camera(self, count: int, deadline_s: float) -> int:
-        """Return how many images of the device's camera were answered: `count`, or fewer at the deadline."""
-        while self.camera_answers < count and time.monotonic() < deadline_s:
-            self._poll(0.2)
-        return self.camera_answers
+        def found() -> dict[int, FeatureMessage]:
+            return {student: message for (frame, student), message in self._features.items() if frame == frame_id}
+
+        self.wait_until(lambda: len(found()) >= students, deadline_s)
+        return found()
 
     def close(self) -> None:
         """Leave the broker."""
         self._link.close()
 
-    def _poll(self, timeout_s: float) -> None:
-        for event in self._link.poll(timeout_s):
+    def _poll(self) -> None:
+        for event in self._link.poll(POLL_S):
             if isinstance(event, Message) and event.payload:
                 self._take(event)
 
@@ -139,9 +158,23 @@ class SiteObserver:
             self._info = decode_status(NodeInfo, message.payload)
         elif message.topic == self._topics.node(self._device, "state"):
             self._state = decode_status(NodeState, message.payload)
+        elif message.topic == self._topics.node(self._device, "update"):
+            self.update = decode_update(NodeUpdate, message.payload)
+        elif message.topic == self._topics.prediction(SOURCE):
+            prediction = decode_prediction(message.payload)
+            self.predictions[prediction.frame_id] = prediction
         else:
-            features, topic = decode_features(message.payload), self._topics.parse_feature(message.topic)
-            if topic.source == self._device:
-                self.camera_answers += 1
-            else:
-                self._features[features.frame_id, topic.student] = features
+            self._take_features(message)
+
+    def _take_features(self, message: Message) -> None:
+        topic = self._topics.parse_feature(message.topic)
+        if topic.device != self._device:
+            return
+        try:
+            features = decode_features(message.payload)
+        except ProtocolError:
+            return  # ranges of another deployment; nothing that this test compares
+        if topic.source == self._device:
+            self.camera_answers += 1
+        else:
+            self._features[features.frame_id, topic.student] = features

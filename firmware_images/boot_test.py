@@ -1,34 +1,35 @@
-"""nonn-image boot-test: the built image starts in QEMU, joins over TLS and answers as this machine would."""
+"""nonn-image boot-test: the built image starts in QEMU, joins over TLS, takes its students and answers as we do."""
 
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.student_slot import StudentSlot, open_student
 from firmware_images import programs
+from firmware_images.boot_answers import boot_images, check_merged, compare_answers, watch_camera
 from firmware_images.boot_authority import BootAuthority, Identity
-from firmware_images.boot_site import HOST_SEEN_BY_GUEST, SITE, BootBroker, SiteObserver
+from firmware_images.boot_coordinator import BootCoordinator
+from firmware_images.boot_inspection import LOOK, TVM_AGENT, DeviceShell, start_tvm_agent
+from firmware_images.boot_site import HOST_SEEN_BY_GUEST, SITE, BootBroker, SiteObserver, free_port
 from firmware_images.card_report import inspect_card
 from firmware_images.disk_files import image_extents, write_fat_file
 from firmware_images.first_boot.provision import CARD_FILE
-from firmware_images.qemu_machine import RunningMachine, qemu_command, take_kernel
+from firmware_images.qemu_machine import Kernel, RunningMachine, qemu_command, take_kernel
 
 # QEMU's SD card wants a power of two; larger than the image, so that something is left to grow into.
 CARD_BYTES = 2 * 1024**3
-FRAME_SEED = 20  # of the random images that both ends classify
-CAMERA_ANSWERS = 3
-CAMERA_WAIT_S = 120.0
 # vivid is the kernel's virtual camera: the device reads it through the same calls as a USB camera.
 CAMERA_TABLE = '\n[camera]\nkind = "v4l2"\ndevice = "/dev/video0"\nframes_per_s = 1\n'
 CAMERA_MODULE = "modules_load=vivid"
-ANSWER_S = 60.0  # for one frame, on a machine that emulates every instruction
+FIRST_UPDATE, SECOND_UPDATE = 2, 3  # versions; the coordinator starts with version 1
+CUT_AT = 0.3  # of the second download
+FRAME_PERIOD_S = 2.0  # while an update goes on: a switch waits for the frames of a source
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class BootTestOptions:
     power_cut: bool
     niceness: int = 10
     camera: bool = False
+    inspect: bool = False
+    tvm_deployment: Path | None = None
 
 
 @dataclass
@@ -57,12 +60,59 @@ class BootReport:
 
     def note(self, line: str) -> None:
         """Show one line of what happens."""
-        print(line, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
     def fail(self, line: str) -> None:
         """Note what is not as it should be."""
         self.failures.append(line)
         self.note(f"FAILED: {line}")
+
+
+@dataclass
+class BootRun:
+    """Everything that one boot test works with."""
+
+    options: BootTestOptions
+    report: BootReport
+    work: Path
+    card: Path
+    kernel: Kernel
+    deployment: DeploymentDirectory
+    coordinator: BootCoordinator
+    observer: SiteObserver
+    authority: BootAuthority
+    port: int
+    shell: DeviceShell | None
+    ssh_port: int
+    session: int = 0
+
+    @contextmanager
+    def started(self, start: str) -> Iterator[RunningMachine | None]:
+        """Power on; None if the device is not born in time. The plug is pulled at the end of the block."""
+        options = self.options
+        command = qemu_command(
+            options.machine, self.kernel, self.card, self.work / f"serial-{start}.log", options.niceness,
+            CAMERA_MODULE if options.camera else "", self.ssh_port,
+        )  # fmt: skip
+        with RunningMachine(command, self.work / f"qemu-{start}.log") as machine:
+            birth = self.observer.wait_for_birth(self.session, machine.started_s + options.timeout_s)
+            if birth is None:
+                self.report.fail(f"{start} start: no birth in {options.timeout_s:g} s; see serial-{start}.log")
+                yield None
+                return
+            self.session = birth.session
+            self.took(f"{start} start: joined over TLS", machine)
+            self.report.facts[f"{start} start: machine"] = birth.info.machine
+            self.report.facts[f"{start} start: deployment at birth"] = birth.info.deployment
+            if birth.info.problems:
+                self.report.fail(f"{start} start: the device reports {'; '.join(birth.info.problems)}")
+            yield machine
+
+    def took(self, what: str, machine: RunningMachine) -> None:
+        """Note when something was reached after power on."""
+        wall, cpu = round(time.monotonic() - machine.started_s, 1), round(machine.cpu_seconds(), 1)
+        self.report.seconds |= {f"{what}, wall": wall, f"{what}, CPU": cpu}
+        self.report.note(f"{what} after {wall} s ({cpu} CPU s)")
 
 
 def boot_test(options: BootTestOptions) -> int:
@@ -76,124 +126,151 @@ def boot_test(options: BootTestOptions) -> int:
     work.mkdir(parents=True)
     device = f"edge-{options.machine}"
     authority = BootAuthority(work / "tls")
+    identity = authority.issue(device)
     report = BootReport(options.machine)
-    with BootBroker(work, authority) as broker:
-        card = work / "card.img"
-        identity = authority.issue(device)
-        prepare_card(
-            options.image,
-            card,
-            options.deployment,
-            _card_text(device, broker.port, authority, identity) + (CAMERA_TABLE if options.camera else ""),
+    card = work / "card.img"
+    with ExitStack() as stack:
+        broker = stack.enter_context(BootBroker(work, authority))
+        coordinator = BootCoordinator(
+            work / "coordinator", options.deployment, broker.port, authority, authority.issue("main")
         )
+        ssh_port = free_port() if options.inspect or options.tvm_deployment else 0
+        shell = DeviceShell(work, ssh_port) if ssh_port else None
+        students = [student.index for student in deployment.manifest.students]
+        text = card_text(device, students, broker.port, authority, identity, coordinator.trusted_keys)
+        text += f'\n[ssh]\nauthorized_key = "{shell.public_key}"\n' if shell else ""
+        prepare_card(options.image, card, text + (CAMERA_TABLE if options.camera else ""))
+        stack.enter_context(coordinator)
         observer = SiteObserver(broker.port, authority.certificate, authority.issue("observer"), device)
-        try:
-            _run_boots(options, report, card, work, observer, deployment)
-        finally:
-            observer.close()
+        stack.callback(observer.close)
+        run = BootRun(
+            options, report, work, card, take_kernel(card, work), deployment, coordinator, observer, authority,
+            broker.port, shell, ssh_port,
+        )  # fmt: skip
+        _run_starts(run)
     inspect_card(card, identity.key.read_text(), report, work)
     (work / "report.json").write_text(json.dumps(vars(report), indent=1) + "\n")
     report.note(f"{options.machine}: {'failed: ' + '; '.join(report.failures) if report.failures else 'passed'}")
     return ExitCode.FAILED if report.failures else ExitCode.OK
 
 
-def prepare_card(image: Path, card: Path, deployment: Path, settings: str) -> None:
-    """Copy the image onto a larger card; settings and deployment go where a person would put them."""
+def prepare_card(image: Path, card: Path, settings: str) -> None:
+    """Copy the image onto a larger card; the settings go where a person would put them."""
     programs.run(["cp", "--sparse=always", "--reflink=auto", image, card])
     with card.open("r+b") as file:
         file.truncate(CARD_BYTES)
-    boot = image_extents(card)[0]
     text = card.with_suffix(".toml")
     text.write_text(settings)
-    write_fat_file(card, boot, text, CARD_FILE)
-    folder = card.with_name("deployment")
-    shutil.copytree(deployment, folder)
-    write_fat_file(card, boot, folder, "")
+    write_fat_file(card, image_extents(card)[0], text, CARD_FILE)
 
 
-def _card_text(device: str, port: int, authority: BootAuthority, identity: Identity) -> str:
-    def pem(path: Path) -> str:
-        return f'"""\n{path.read_text()}"""'
+def card_text(
+    device: str, students: list[int], port: int, authority: BootAuthority, identity: Identity, trusted_keys: str
+) -> str:
+    """Return the card of a device with these students, which come over the network."""
+
+    def block(text: str) -> str:
+        return f'"""\n{text}"""'
 
     return (
-        f'[device]\nname = "{device}"\nsite = "{SITE}"\nstudent = 0\n\n[broker]\nhost = "{HOST_SEEN_BY_GUEST}"\n'
-        f"port = {port}\nca = {pem(authority.certificate)}\ncert = {pem(identity.certificate)}\n"
-        f'key = {pem(identity.key)}\n\n[time]\nzone = "Europe/Berlin"\n'
+        f'[device]\nname = "{device}"\nsite = "{SITE}"\nstudent = {students}\n\n[broker]\n'
+        f'host = "{HOST_SEEN_BY_GUEST}"\nport = {port}\nca = {block(authority.certificate.read_text())}\n'
+        f"cert = {block(identity.certificate.read_text())}\nkey = {block(identity.key.read_text())}\n\n"
+        f'[updates]\ntrusted_keys = {block(trusted_keys)}\n\n[time]\nzone = "Europe/Berlin"\n'
     )
 
 
-def _run_boots(
-    options: BootTestOptions,
-    report: BootReport,
-    card: Path,
-    work: Path,
-    observer: SiteObserver,
-    deployment: DeploymentDirectory,
-) -> None:
-    kernel = take_kernel(card, work)
-    session = 0
-    added = CAMERA_MODULE if options.camera else ""
-    for start in ("first", "second") if options.power_cut else ("first",):
-        command = qemu_command(options.machine, kernel, card, work / f"serial-{start}.log", options.niceness, added)
-        with RunningMachine(command, work / f"qemu-{start}.log") as machine:
-            birth = observer.wait_for_birth(session, machine.started_s + options.timeout_s)
-            if birth is None:
-                report.fail(f"{start} start: no birth within {options.timeout_s:g} s; see {work}/serial-{start}.log")
-                return
-            session = birth.session
-            report.seconds[f"{start}_birth_wall"] = round(time.monotonic() - machine.started_s, 1)
-            report.seconds[f"{start}_birth_cpu"] = round(machine.cpu_seconds(), 1)
-            taken = f"{report.seconds[f'{start}_birth_wall']} s ({report.seconds[f'{start}_birth_cpu']} CPU s)"
-            report.note(f"{start} start: joined after {taken}, deployment {birth.info.deployment}")
-            if birth.info.deployment != deployment.id:
-                report.fail(f"the device runs deployment {birth.info.deployment}, expected {deployment.id}")
-            _compare_answers(options, report, observer, open_student(deployment, 0, "auto", "auto", 1), deployment)
-            if options.camera:
-                _watch_camera(report, observer)
+def _run_starts(run: BootRun) -> None:
+    """Start, take the retained deployment, answer; cut the power in the middle of an update; start again."""
+    wanted = run.coordinator.deploy(FIRST_UPDATE)
+    slots = [open_student(run.deployment, s.index, "auto", "auto", 1) for s in run.deployment.manifest.students]
+    with run.started("first") as machine:
+        if machine is None or not _updated(run, machine, wanted, "first start"):
+            return
+        _check_answers(run, slots, "first start")
+        if run.shell is not None:
+            _inspect(run, run.shell)
+        if not run.options.power_cut:
+            return
+        first, wanted = wanted, run.coordinator.deploy(SECOND_UPDATE)
+        if not _wait_for_download(run, wanted):
+            return
+        run.took("power cut in the middle of a download", machine)
+    with run.started("second") as machine:
+        if machine is None:
+            return
+        if run.report.facts["second start: deployment at birth"] != first:
+            run.report.fail(f"second start: runs {run.observer.deployment}, expected {first}, as before the cut")
+        if _updated(run, machine, wanted, "second start"):
+            _check_answers(run, slots, "second start")
 
 
-def _watch_camera(report: BootReport, observer: SiteObserver) -> None:
-    """The device captures, publishes and answers its own images."""
-    answered = observer.wait_for_camera(CAMERA_ANSWERS, time.monotonic() + CAMERA_WAIT_S)
-    report.facts["camera_answers"] = answered
-    report.note(f"camera: {answered} images captured and answered on the device")
-    if answered < CAMERA_ANSWERS:
-        report.fail(f"camera: {answered} answers within {CAMERA_WAIT_S:g} s, expected {CAMERA_ANSWERS}")
+def _updated(run: BootRun, machine: RunningMachine, wanted: str, when: str) -> bool:
+    """Send frames until the device answers with `wanted`."""
+    [image] = boot_images(run.deployment, 1)
+    next_frame_s = 0.0
+
+    def reached() -> bool:
+        nonlocal next_frame_s
+        if time.monotonic() >= next_frame_s:
+            next_frame_s = time.monotonic() + FRAME_PERIOD_S
+            run.observer.send_frame(time.time_ns() // 1000, image)
+        return run.observer.deployment == wanted
+
+    if run.observer.wait_until(reached, time.monotonic() + run.options.timeout_s):
+        run.took(f"{when}: answers with the deployment that it received", machine)
+        return True
+    seen = run.observer.update
+    run.report.fail(f"{when}: deployment {wanted} not reached; {f'{seen.state} {seen.error}' if seen else 'no word'}")
+    return False
 
 
-def _compare_answers(
-    options: BootTestOptions,
-    report: BootReport,
-    observer: SiteObserver,
-    slot: StudentSlot,
-    deployment: DeploymentDirectory,
-) -> None:
-    """Send frames and compare each answer with this machine's: int8 kernels differ by one step between CPUs."""
-    steps = []
-    for frame_id, image in enumerate(boot_images(deployment, options.frames), start=time.time_ns() // 1000):
-        observer.send_frame(frame_id, image)
-        answer = observer.wait_for_features(frame_id, 1, time.monotonic() + ANSWER_S).get(slot.student.index)
-        if answer is None:
-            report.fail(f"frame {frame_id}: no answer within {ANSWER_S:g} s")
-            continue
-        here = slot.runtime.run(image).astype(np.float64)
-        there = answer.values.astype(np.float64)
-        steps.append(float(np.abs(here - there).max()))
-    if not steps:
-        return
-    report.facts["artifact"] = slot.artifact.file
-    report.facts["largest_difference"] = max(steps)
-    tolerance = 1.0 if slot.artifact.precision == "int8" else slot.student.golden.tolerance
-    unit = "int8 steps" if slot.artifact.precision == "int8" else "in features"
-    report.note(f"{len(steps)} frames answered with {slot.artifact.file}; off by at most {max(steps):g} {unit}")
-    if max(steps) > tolerance:
-        report.fail(f"answers differ from this machine's by {max(steps):g} {unit}, allowed {tolerance:g}")
+def _wait_for_download(run: BootRun, wanted: str) -> bool:
+    def under_way() -> bool:
+        update = run.observer.update
+        return bool(update and update.target == wanted and update.state == "downloading" and update.progress >= CUT_AT)
+
+    if run.observer.wait_until(under_way, time.monotonic() + run.options.timeout_s):
+        return True
+    run.report.fail(f"the second update never came to {CUT_AT:.0%} of its download; last word {run.observer.update}")
+    return False
 
 
-def boot_images(deployment: DeploymentDirectory, count: int) -> list[NDArray[np.uint8]]:
-    """Return the golden input and seeded random images: each (height, width, channels), uint8."""
-    shape = (deployment.manifest.input.height, deployment.manifest.input.width, deployment.manifest.input.channels)
-    golden = np.frombuffer(deployment.read(deployment.manifest.golden_input), np.uint8).reshape(shape)
-    generator = np.random.default_rng(FRAME_SEED)
-    random_images = [generator.integers(0, 256, shape, dtype=np.uint8) for _ in range(count - 1)]
-    return [golden, *random_images][:count]
+def _check_answers(run: BootRun, slots: list[StudentSlot], when: str) -> None:
+    compare_answers(run.observer, slots, run.deployment, run.options.frames, run.report, when)
+    check_merged(run.observer, run.report, when)
+    if run.options.camera:
+        watch_camera(run.observer, run.report, when)
+
+
+def _inspect(run: BootRun, shell: DeviceShell) -> None:
+    """Look around over ssh; then let a second agent answer with TVM."""
+    try:
+        if run.options.inspect:
+            (run.work / "inside.txt").write_text(shell.run(LOOK))
+            run.report.note("looked around over ssh: inside.txt")
+        if run.options.tvm_deployment is not None:
+            _check_tvm(run, shell, run.options.tvm_deployment)
+    except UserError as error:
+        run.report.fail(str(error))
+
+
+def _check_tvm(run: BootRun, shell: DeviceShell, folder: Path) -> None:
+    device = f"edge-{run.options.machine}-{TVM_AGENT}"
+    start_tvm_agent(shell, folder, device, run.authority.issue(device))
+    observer = SiteObserver(run.port, run.authority.certificate, run.authority.issue(f"observer-{TVM_AGENT}"), device)
+    try:
+        birth = observer.wait_for_birth(0, time.monotonic() + run.options.timeout_s)
+        if birth is None:
+            status = shell.run(f"systemctl status --no-pager edge-agent@{TVM_AGENT} | tail -5; true")
+            run.report.fail(f"TVM agent: not born: {status}")
+            return
+        run.report.note(f"edge-agent@{TVM_AGENT}: {birth.info.students[0].engine}, {birth.info.students[0].artifact}")
+        run.report.facts["TVM agent: engine"] = birth.info.students[0].engine
+        deployment = open_deployment(folder)
+        # TVM's module is machine code of the other CPU: this machine answers with the same float32 network.
+        here = open_student(deployment, birth.info.students[0].student, "tflite", "float32", 1)
+        compare_answers(observer, [here], deployment, run.options.frames, run.report, "TVM agent")
+    finally:
+        observer.close()
+        shell.run(f"systemctl stop edge-agent@{TVM_AGENT}")

@@ -80,8 +80,10 @@ def _add_boot_test(add_parser: AddParser) -> None:
     boot.add_argument("--work", type=Path, default=Path("boot-test"), help="folder for logs and the card [boot-test]")
     boot.add_argument("--timeout", type=float, default=900, help="seconds until it counts as failed [900]")
     boot.add_argument("--frames", type=int, default=4, help="frames sent once it has joined [4]")
-    boot.add_argument("--power-cut", action="store_true", help="kill QEMU after the join and start again")
+    boot.add_argument("--power-cut", action="store_true", help="kill QEMU in the middle of an update and start again")
     boot.add_argument("--camera", action="store_true", help="let the device answer images of a virtual V4L2 camera too")
+    boot.add_argument("--inspect", action="store_true", help="look around over ssh: units, mounts, restrictions, times")
+    boot.add_argument("--tvm-deployment", type=Path, help="a second agent answers with its TVM students")
     boot.add_argument("--nice", type=int, default=10, help="QEMU's niceness [10]")
     boot.set_defaults(job=_boot_test)
 
@@ -147,6 +149,8 @@ def _boot_test(arguments: argparse.Namespace) -> int:
         power_cut=arguments.power_cut,
         niceness=arguments.nice,
         camera=arguments.camera,
+        inspect=arguments.inspect,
+        tvm_deployment=arguments.tvm_deployment,
     )
     return boot_test(options)
 
