@@ -5,6 +5,7 @@ surfaces in the caller's loop, and a stuck program stops sending pings: the brok
 """
 
 import random
+import secrets
 import ssl
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from edge_agent.protocol.errors import DecodeError
 from edge_agent.protocol.link import Connected, Disconnected, Event, Message, Outgoing
 from edge_agent.protocol.mqtt_reader import PacketReader
 from edge_agent.protocol.mqtt_socket import BrokerSocket, tls_context
+from edge_agent.protocol.tls_troubles import tls_trouble
 
 # Bytes that wait for a full socket; beyond, QoS 0 messages are dropped and counted. One frame of the largest size.
 MAX_UNSENT_BYTES = packets.MAX_PACKET_BYTES
@@ -25,6 +27,7 @@ IN_FLIGHT, MAX_QUEUED = 20, 1000
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 # amqtt reads a will of MQTT 5 as MQTT 3.1.1, finds it too short and waits for more, for ever.
 LOGIN_TIMEOUT_S = 3.0
+FIRST_FAILURE = 0x80  # reason codes from here on say no
 LONGEST_WAIT_S = 1.0  # pings are sent between two waits
 
 __all__ = ["Connected", "Disconnected", "Event", "Message", "MqttLink", "Outgoing"]
@@ -45,7 +48,8 @@ class MqttLink:
         self.settings = settings
         self.dropped = 0  # not sent: no connection, a socket that stays full, or longer than the broker takes
         self.connected = False  # logged in at the broker
-        self._client_id = client_id
+        # A broker ends the older of two connections with one id: nobody must be able to guess this one.
+        self._client_id = f"{client_id}-{secrets.token_hex(8)}"
         self._subscriptions = list(subscriptions)
         self._will = will
         self._coalesce = coalesce
@@ -183,7 +187,7 @@ class MqttLink:
         try:
             chunk = connection.receive()
         except OSError as error:
-            self._lose(error.strerror or str(error))
+            self._lose(tls_trouble(error))
             return
         if chunk is None:
             return
@@ -208,13 +212,16 @@ class MqttLink:
                 connection.unsent += packets.encode_acknowledgement(packet_id)
                 if message is not None:
                     self._events.append(message)
-            case packets.Acknowledged(packet_id):
-                if self._in_flight.pop(packet_id, None) is not None:
+            case packets.Acknowledged(packet_id, code):
+                if (answered := self._in_flight.pop(packet_id, None)) is not None:
+                    if code >= FIRST_FAILURE:
+                        text = f"publishing on {answered.topic} refused: {reasons.words(code)}"
+                        self._events.append(Disconnected(text, refused=True))
                     self._send_queued()
             case packets.LoginAnswer():
                 self._logged_in(packet)
             case packets.Subscribed(codes):
-                refused = [f"subscription refused: {reasons.words(code)}" for code in codes if code >= 0x80]
+                refused = [f"subscription refused: {reasons.words(code)}" for code in codes if code >= FIRST_FAILURE]
                 self._events.extend(Disconnected(text, refused=True) for text in refused)
             case packets.Farewell(code):
                 self._lose(reasons.words(code), code)
@@ -266,7 +273,8 @@ class MqttLink:
         try:
             self._socket = BrokerSocket(settings, self._tls)
         except (OSError, ValueError) as error:
-            reason = f"{settings.host}:{settings.port}: {error}"
+            why = tls_trouble(error) if isinstance(error, ssl.SSLError) else str(error)
+            reason = f"{settings.host}:{settings.port}: {why}"
             self._events.append(Disconnected(reason, refused=isinstance(error, ssl.SSLError)))
             return
         self._reader = PacketReader(self._is_5)

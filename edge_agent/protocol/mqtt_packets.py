@@ -64,9 +64,10 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """PUBACK for a message of ours."""
+    """PUBACK for a message of ours; MQTT 5 says with `code` whether it was taken."""
 
     packet_id: int
+    code: int = 0
 
 
 @dataclass(frozen=True, slots=True)

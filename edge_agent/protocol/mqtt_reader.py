@@ -145,7 +145,7 @@ def _other(first: int, body: bytes, is_5: bool) -> Packet:
     kind = first & 0xF0
     try:
         if kind == Kind.PUBACK:
-            return Acknowledged(body[0] << 8 | body[1])
+            return Acknowledged(body[0] << 8 | body[1], body[2] if is_5 and len(body) > 2 else 0)
         if kind == Kind.CONNACK:
             return _login_answer(body, is_5)
         if kind == Kind.SUBACK:
