@@ -90,7 +90,7 @@ BROKER_PACKETS = [
     ("2006000003 13003c".replace(" ", ""), True, LoginAnswer(0, 60, None, None)),
     ("20020001", True, LoginAnswer(1)),
     ("40020102", True, Acknowledged(258)),
-    ("4004010210 00".replace(" ", ""), True, Acknowledged(258)),
+    ("4004010210 00".replace(" ", ""), True, Acknowledged(258, 0x10)),
     ("9004000100 87".replace(" ", ""), True, Subscribed((0x87,))),
     ("9003000101", False, Subscribed((1,))),
     ("d000", True, Pong()),
