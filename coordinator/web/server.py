@@ -23,6 +23,7 @@ from coordinator.web.view import PageView
 from edge_agent.console.exit_codes import ExitCode, UserError
 
 MAX_CONNECTIONS = 256
+BACKLOG = 128
 FIRST_BYTES_S = 10.0  # a connection that has not asked for anything by then only occupies a place
 # The live loop waits for the interpreter lock at most this long when a message comes (Python's default: 5 ms).
 SWITCH_INTERVAL_S = 0.0005
@@ -166,6 +167,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(BACKLOG)  # from now on nobody is turned away, though the first answer takes half a second
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"dashboard {host}:{port}: {reason}; expected a free port", ExitCode.UNAVAILABLE) from None

@@ -1,6 +1,7 @@
 """nonn-trainer demo: train on handwritten digits, then classify them over MQTT with real processes."""
 
 import argparse
+import contextlib
 import json
 import shutil
 import subprocess
@@ -26,6 +27,9 @@ FRAMES_PER_S = 60.0
 # Ample, so that a busy machine does not pass for a missing student.
 DEADLINE_MS = 1000
 FLEET_TIMEOUT_S = 60
+DEFAULT_FOLDER = Path("runs/demo")
+DASHBOARD_PORT = 8080
+SHOWN_FRAMES_PER_S = 4.0  # what an eye follows
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,11 @@ def add_command(commands: "argparse._SubParsersAction[Any]") -> None:
         help="the whole chain on this machine in about 3 minutes",
         description="Train on scikit-learn's digits, export, and classify over MQTT with 3 agents and a coordinator.",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="work folder [runs/demo]")
+    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="work folder [runs/demo]")
+    parser.add_argument(
+        "--dashboard", nargs="?", const=DASHBOARD_PORT, type=int, metavar="PORT",
+        help=f"then show the fleet at http://localhost:PORT until Ctrl-C, without training again [{DASHBOARD_PORT}]",
+    )  # fmt: skip
     parser.set_defaults(job=run_demo)
 
 
@@ -65,23 +73,30 @@ def run_demo(arguments: argparse.Namespace) -> int:
     """Run the demo; exit 0 only if every frame got exactly one answer, equal to the offline one."""
     console = Console()
     folders = DemoFolders(arguments.out)
-    _make_room(folders)
+    _make_room(folders, keep_students=arguments.dashboard is not None)
     console.rule("1-4  teacher, partition, 3 students, export")
     _train(folders)
     console.rule("5-6  3 agents and a coordinator answer over MQTT")
     with ProcessGroup(folders.root / "logs") as group:
-        broker = _classify_over_mqtt(folders, group, console)
-    report = json.loads(folders.report.read_text())
-    console.rule("7  results")
-    print_tables(console, folders.run, folders.deployment, report, broker)
-    return _verdict(report, console)
+        fleet = _start_fleet(folders, group, console, arguments.dashboard)
+        _classify_over_mqtt(folders, group, console, fleet)
+        report = json.loads(folders.report.read_text())
+        console.rule("7  results")
+        print_tables(console, folders.run, folders.deployment, report, fleet.broker)
+        code = _verdict(report, console)
+        if arguments.dashboard is not None:
+            _show(folders, group, console, fleet, arguments.dashboard)
+    if arguments.dashboard is None:
+        out = "" if arguments.out == DEFAULT_FOLDER else f" --out {arguments.out}"
+        console.print(f"look at it in a browser: {script('nonn-trainer')} demo{out} --dashboard", soft_wrap=True)
+    return code
 
 
-def _make_room(folders: DemoFolders) -> None:
+def _make_room(folders: DemoFolders, keep_students: bool) -> None:
     if folders.root.exists():
         if not (folders.root / "logs").is_dir():
             raise UserError(f"{folders.root}: not a folder of an earlier demo; choose another with --out")
-        shutil.rmtree(folders.root)
+        shutil.rmtree(folders.root / "logs" if keep_students else folders.root)
     (folders.root / "logs").mkdir(parents=True)
 
 
@@ -94,36 +109,65 @@ def _train(folders: DemoFolders) -> None:
         raise UserError("the training ended early, see above", ExitCode(error.returncode)) from None
 
 
-def _classify_over_mqtt(folders: DemoFolders, group: ProcessGroup, console: Console) -> str:
-    broker, port = start_broker(group, folders.root)
-    environment = {"NONN_BROKER_HOST": "127.0.0.1", "NONN_BROKER_PORT": str(port), "NONN_SITE": SITE}
+@dataclass(frozen=True)
+class DemoFleet:
+    """Where the fleet is."""
 
-    def start_agent(student: int) -> None:
-        command = [script("nonn-agent"), "run", "--deployment", str(folders.deployment), "--students", str(student)]
-        command += ["--precision", "int8"]  # not the fastest here: what the offline answers were made of
-        group.start(f"agent-{student}", [*command, "--device", f"pi-{student}"], environment)
+    broker: str
+    port: int
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Tells a program of ours where the site is."""
+        return {"NONN_BROKER_HOST": "127.0.0.1", "NONN_BROKER_PORT": str(self.port), "NONN_SITE": SITE}
+
+
+def _start_fleet(folders: DemoFolders, group: ProcessGroup, console: Console, dashboard: int | None) -> DemoFleet:
+    fleet = DemoFleet(*start_broker(group, folders.root))
     for student in range(STUDENTS):
-        start_agent(student)
+        _start_agent(folders, group, fleet, student)
     coordinator = [script("nonn-coordinator"), "run", "--deployment", str(folders.deployment)]
-    group.start("coordinator", [*coordinator, "--deadline-ms", str(DEADLINE_MS)], environment)
-    console.print(f"broker: {broker} on 127.0.0.1:{port}; logs in {folders.root / 'logs'}")
+    coordinator += ["--deadline-ms", str(DEADLINE_MS)]
+    if dashboard is not None:
+        coordinator += ["--dashboard-port", str(dashboard)]
+    group.start("coordinator", coordinator, fleet.environment)
+    console.print(f"broker: {fleet.broker} on 127.0.0.1:{fleet.port}; logs in {folders.root / 'logs'}")
+    return fleet
 
+
+def _start_agent(folders: DemoFolders, group: ProcessGroup, fleet: DemoFleet, student: int) -> None:
+    command = [script("nonn-agent"), "run", "--deployment", str(folders.deployment), "--students", str(student)]
+    group.start(f"agent-{student}", [*command, "--device", f"pi-{student}"], fleet.environment)
+
+
+def _classify_over_mqtt(folders: DemoFolders, group: ProcessGroup, console: Console, fleet: DemoFleet) -> None:
     evaluation = [script("nonn-coordinator"), "evaluate", "--dataset", str(folders.run / "heldout.zip")]
     evaluation += ["--expect", str(folders.run / "evaluation" / "answers.npz"), "--out", str(folders.report)]
     evaluation += ["--rate", str(FRAMES_PER_S), "--window", "32", "--wait", str(FLEET_TIMEOUT_S), "--source", SOURCE]
-    group.start("evaluate", [*evaluation, "--json"], environment)
-    watch = AnswerWatch(port)
+    group.start("evaluate", [*evaluation, "--json"], fleet.environment)
+    watch = AnswerWatch(fleet.port)
     frames = _heldout_images(folders)
     watch.wait_for(frames // 3, group)
     console.print(f"killing {VICTIM} after a third of the {frames} frames ...")
     group.kill(VICTIM)
     watch.wait_for(frames * 2 // 3, group)
     console.print(f"... and starting it again after two thirds ({watch.degraded} answers without it)")
-    start_agent(int(VICTIM.removeprefix("agent-")))
+    _start_agent(folders, group, fleet, int(VICTIM.removeprefix("agent-")))
     watch.wait_for(frames, group)
     group.wait("evaluate", timeout_s=30)
-    return broker
+
+
+def _show(folders: DemoFolders, group: ProcessGroup, console: Console, fleet: DemoFleet, port: int) -> None:
+    """Held-out digits again and again, for people to watch, until Ctrl-C."""
+    digits = [script("nonn-coordinator"), "evaluate", "--dataset", str(folders.run / "heldout.zip"), "--tell-labels"]
+    digits += ["--rate", str(SHOWN_FRAMES_PER_S), "--source", SOURCE, "--json"]
+    console.print(f"dashboard: http://localhost:{port}/  (Ctrl-C ends it)", soft_wrap=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            group.start("evaluate", digits, fleet.environment)
+            while not group.finished("evaluate"):
+                group.check()
+                time.sleep(0.5)
 
 
 class AnswerWatch:

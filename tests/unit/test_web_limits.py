@@ -1,0 +1,125 @@
+"""The web server on a real socket, without a site: slow clients, endless bodies, too many of everything."""
+
+import contextlib
+import http.client
+import socket
+import sys
+import time
+
+import pytest
+
+import coordinator.web.pages
+import coordinator.web.server
+import coordinator.web.uploads
+from coordinator.settings import CoordinatorSettings
+from coordinator.web.server import WebServer
+
+
+@contextlib.contextmanager
+def serving(**dashboard):
+    interval_s = sys.getswitchinterval()
+    settings = CoordinatorSettings.model_validate({"dashboard": {"port": 0, **dashboard}})
+    server = WebServer(settings, lambda _: None, lambda: "")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        sys.setswitchinterval(interval_s)
+
+
+@pytest.fixture
+def server():
+    with serving() as opened:
+        yield opened
+
+
+def connect(server):
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+
+
+def answer_of(connection):
+    """(status, seconds until the server had hung up)."""
+    began = time.monotonic()
+    received = b""
+    while chunk := connection.recv(4096):
+        received += chunk
+        if b"\r\n\r\n" in received:
+            break
+    return int(received.split()[1]) if received else None, time.monotonic() - began
+
+
+def post(server, path, body, headers=None):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("POST", path, body, headers or {})
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, content
+
+
+def test_an_upload_that_stops_half_way_is_told_408(server, monkeypatch):
+    monkeypatch.setattr(coordinator.web.uploads, "UPLOAD_TIMEOUT_S", 0.5)
+    with connect(server) as slow:
+        slow.sendall(b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf of a picture")
+        status, seconds = answer_of(slow)
+    assert status == 408
+    assert 0.3 < seconds < 10
+
+
+def test_an_upload_that_drips_is_told_408_too(server, monkeypatch):
+    monkeypatch.setattr(coordinator.web.uploads, "UPLOAD_TIMEOUT_S", 0.5)
+    with connect(server) as slow:
+        slow.sendall(b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+        slow.settimeout(0.02)
+        deadline = time.monotonic() + 20
+        received = b""
+        while not received and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                slow.sendall(b"x")
+                received = slow.recv(4096)
+    assert received.split()[1] == b"408"
+
+
+@pytest.mark.parametrize("first_bytes", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: loc"])
+def test_who_never_asks_for_anything_is_hung_up_on(server, monkeypatch, first_bytes):
+    monkeypatch.setattr(coordinator.web.server, "FIRST_BYTES_S", 0.5)
+    with connect(server) as silent:
+        silent.sendall(first_bytes)
+        status, seconds = answer_of(silent)
+    assert status is None
+    assert seconds < 10
+
+
+@pytest.mark.parametrize(
+    ("path", "size_bytes"), [("/api/classify", 12_000_001), ("/api/deploy", 64_000_001), ("/api/rollback", 16_385)]
+)
+def test_bodies_have_a_limit_of_their_own(server, path, size_bytes):
+    status, content = post(server, path, bytes(size_bytes))
+    assert status == 413, content
+
+
+@pytest.mark.parametrize(
+    "query", ["frames=0", "agreement=2", "canary=Not%20An%20Id", "to=../../etc", "unknown=1", "latency_ratio=nan"]
+)
+def test_a_query_that_makes_no_sense_is_refused_by_name(server, query):
+    status, content = post(server, f"/api/deploy?{query}", b"x")
+    assert status == 400
+    assert query.partition("=")[0].encode() in content
+
+
+def test_deployments_are_slowed_down(server):
+    statuses = [post(server, "/api/deploy?frames=0", b"")[0] for _ in range(8)]
+    assert statuses[:5] == [400] * 5
+    assert statuses[-1] == 429
+
+
+def test_what_changes_a_site_needs_token_page_and_permission():
+    token = "0123456789abcdef"
+    allowed = {"Authorization": f"Bearer {token}"}
+    with serving(token=token, read_only=True) as server:
+        for path in ("/api/classify", "/api/deploy", "/api/rollback"):
+            assert post(server, path, b"x")[0] == 401
+            assert post(server, path, b"x", {"Authorization": "Bearer 0123456789abcdeF"})[0] == 401
+            assert post(server, path, b"x", allowed)[0] == 403
+            assert post(server, path, b"x", {**allowed, "Origin": "http://evil.example"})[0] == 403
