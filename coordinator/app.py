@@ -21,6 +21,7 @@ from edge_agent.protocol.feature_message import FeatureMessage, decode_features
 from edge_agent.protocol.frame_message import FrameMessage, decode_frame
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.link import Connected, Disconnected, Event, Link, Message, Outgoing
+from edge_agent.protocol.manifest import Codec
 from edge_agent.protocol.mqtt_link import MqttLink
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status, says_alive
 from edge_agent.protocol.topics import FeatureTopic, SiteTopics
@@ -45,6 +46,7 @@ class CoordinatorApp:
     ) -> None:
         self.settings = settings
         self.deployment = deployment
+        self._codecs: dict[str, tuple[Codec, ...]] = {}  # by deployment: how each student's features travel
         self.topics = SiteTopics(settings.site)
         self.session = time.time_ns() // 1000
         self.request_source = f"{REQUEST_SOURCE}-{settings.coordinator}"[:63].rstrip("-")
@@ -152,14 +154,20 @@ class CoordinatorApp:
     def desk_part(self, deployment: DeploymentDirectory, head: MergeHead) -> DeskPart:
         """What the desk needs to answer with a deployment."""
         settings, manifest = self.settings, deployment.manifest
+        self.read_features_of(deployment)
         return DeskPart(
             FeatureMerger(deployment.id, manifest.widths, settings.quorum, settings.max_open_frames),
             Answerer(settings.coordinator, deployment.id, manifest.classes, head),
             tuple(student.golden.tolerance for student in manifest.students),
         )
 
+    def read_features_of(self, deployment: DeploymentDirectory) -> None:
+        """From now on features of this deployment can be read: the ranges of their channels are in its manifest."""
+        self._codecs[deployment.id] = deployment.manifest.codecs
+
     def settle(self, deployment: DeploymentDirectory) -> None:
         """A switch is over: this deployment answers, and the site is told."""
+        self._codecs = {deployment.id: deployment.manifest.codecs}
         self._desk.settle(deployment.id)
         self.deployment = deployment
         self._absent_as_of = -1
@@ -217,11 +225,19 @@ class CoordinatorApp:
 
     def _receive_feature(self, message: Message) -> None:
         topic = self._parse_feature(message.topic)
-        features = decode_features(message.payload)
+        features = self._with_meaning(topic, decode_features(message.payload))
         self.counts["feature_bytes"] += len(message.payload)
         self._publish(self._desk.receive(topic, features, self._clock()))
         if self.feature_watch is not None:
             self.feature_watch(topic, features)
+
+    def _with_meaning(self, topic: FeatureTopic, features: FeatureMessage) -> FeatureMessage:
+        """Codes need the ranges of their deployment's manifest; of unknown deployments nothing is merged anyway."""
+        codecs = self._codecs.get(topic.deployment, ())
+        if topic.student >= len(codecs):
+            return features
+        codec = codecs[topic.student]
+        return features.with_ranges(codec.channel_ranges, codec.bits)
 
     def _receive_status(self, message: Message) -> None:
         for extension in self._extensions:

@@ -289,6 +289,7 @@ class RolloutSteward(CoordinatorExtension):
         students = {name: fleet[name].students for name in plan.canaries if name in fleet and fleet[name].students}
         if len(students) < len(plan.canaries):
             return  # a restart: the canaries' births are still to come
+        self._app.read_features_of(new)
         comparison = self._comparison = CanaryComparison(sides[0], sides[1], students)
 
         def watch(topic: FeatureTopic, message: FeatureMessage) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from coordinator.app import CoordinatorApp
 from coordinator.deployment_shelf import DeploymentShelf
 from coordinator.frame_journal import FrameJournal
+from coordinator.heartbeat import Heartbeat
 from coordinator.requests import ClassifyRequests
 from coordinator.self_report import SelfReport
 from coordinator.settings import CoordinatorSettings
 from coordinator.steering import Steering
 from coordinator.updates_wiring import add_updates
 from edge_agent.console.deployment_directory import DeploymentDirectory
+from edge_agent.console.service_notifier import ServiceNotifier
 from edge_agent.console.worker import Worker
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.link import Link, Outgoing
@@ -45,6 +47,7 @@ def build_coordinator(
     if settings.requests:
         app.extend(_requests(app))
     topic = app.topics.coordinator(settings.coordinator, "telemetry")
+    app.extend(Heartbeat(lambda: app.desk, ServiceNotifier()))
     app.extend(SelfReport(topic, app.session, lambda: app.desk, app.publish, settings.telemetry_s, clock()))
     return app
 
@@ -58,13 +61,18 @@ def _requests(app: CoordinatorApp) -> ClassifyRequests:
 
 
 def _journal(app: CoordinatorApp, clock: Callable[[], float]) -> FrameJournal:
-    def publish(prediction: PredictionMessage) -> None:
-        app.counts["frames_abandoned_restart"] += 1
+    def answered(prediction: PredictionMessage, publish: bool) -> None:
         app.desk.close(prediction, clock())
-        app.publish(Outgoing(app.topics.prediction(prediction.source), prediction.encode(), qos=1))
+        if publish:
+            app.publish(Outgoing(app.topics.prediction(prediction.source), prediction.encode(), qos=1))
+        if prediction.reason == "restart" and publish:
+            app.counts["frames_abandoned_restart"] += 1
 
     settings = app.settings
     capacity = settings.max_open_frames
     if settings.journal is None:
         raise ValueError("no journal file is set")
-    return FrameJournal(settings.journal, 2 * capacity, settings.coordinator, lambda: app.deployment.id, publish)
+    path, name = settings.journal, settings.coordinator
+    journal = FrameJournal(path, 2 * capacity, name, lambda: app.deployment.id, answered)
+    app.before_answer = journal.before_answer
+    return journal

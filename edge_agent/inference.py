@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.protocol.feature_codec import quantize_channels
 from edge_agent.protocol.feature_message import FeatureMessage
 from edge_agent.protocol.manifest import Codec
 from edge_agent.protocol.quantization import dequantize, quantize
@@ -18,10 +19,16 @@ def feature_message(
     student_us: int,
     agent_us: int,
 ) -> FeatureMessage:
-    """Features as they travel. int8 output goes out as it is, float output as the manifest's codec says.
+    """Features as they travel: as the manifest's codec says; without ranges there, int8 output goes out as it is.
 
     features: (width,), int8 with `quantization` (scale, zero_point), or float32 with None.
     """
+    if codec.channel_ranges is not None:
+        codes = quantize_channels(real_features(features, quantization), codec.channel_ranges, codec.bits)
+        return FeatureMessage(
+            frame_id, codes, student_us, agent_us,
+            bits=codec.bits, deflate=codec.deflate, ranges=codec.channel_ranges,
+        )  # fmt: skip
     if quantization is not None:
         scale, zero_point = quantization
         return FeatureMessage(frame_id, features, student_us, agent_us, scale, zero_point)

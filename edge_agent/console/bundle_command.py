@@ -184,8 +184,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
     print(f"input      {size.height} x {size.width} x {size.channels}, {len(manifest.classes)} classes, "
           f"teacher {manifest.teacher}, {manifest.filters} filters")  # fmt: skip
     for student in manifest.students:
-        low, high = (student.codec.scale * (value - student.codec.zero_point) for value in (-128, 127))
-        print(f"student {student.index}  {student.network}, {student.width} features in {low:.3g} to {high:.3g}, "
+        codec = student.codec
+        low, high = (codec.scale * (value - codec.zero_point) for value in (-128, 127))
+        travel = f"{low:.3g} to {high:.3g}" if codec.ranges is None else f"{codec.encoding}, a range for each"
+        print(f"student {student.index}  {student.network}, {student.width} features in {travel}, "
               f"self-test within {student.golden.tolerance:.3g}")  # fmt: skip
         for artifact in student.artifacts:
             print(f"  {artifact.file}: {artifact.engine} {artifact.precision} for {artifact.target}, "

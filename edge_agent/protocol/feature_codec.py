@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from edge_agent.protocol.errors import DecodeError
 
+# Pooled ReLU outputs stay below a few hundred. What is ten thousand times larger is garbage, and as float32 it would
+# overflow in the head: a merged frame without a number for an answer.
+MAX_FEATURE = 2.0**20
 DEFLATED = 0x80  # bit of the encoding byte
 RAW_DEFLATE = -15  # zlib's wbits without its header and checksum: 6 bytes of 64 matter, MQTT has TCP's checksum
 
@@ -26,6 +29,7 @@ class PayloadEncoding(IntEnum):
 
 
 BITS = {PayloadEncoding.INT8_CHANNELS: 8, PayloadEncoding.INT4_CHANNELS: 4}
+ENCODINGS = {bits: encoding for encoding, bits in BITS.items()}
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class ChannelRanges:
         """Number of features."""
         return int(self.low.size)
 
+    def largest(self, bits: int) -> float:
+        """Largest magnitude that a code can mean."""
+        ends = np.stack([self.low, self.low + self.step * np.float32(2**bits - 1)])
+        return float(np.max(np.abs(ends)))
+
 
 def encode_payload(
     features: NDArray[np.float32], encoding: PayloadEncoding, ranges: ChannelRanges | None = None, deflate: bool = True
@@ -57,33 +66,45 @@ def encode_payload(
     (3, b' \x0f')
     """
     if encoding == PayloadEncoding.FLOAT32:
-        raw = features.astype("<f4", copy=False).tobytes()
-    else:
-        raw = _pack(quantize_channels(features, _given(ranges), BITS[encoding]), encoding)
-    packed = _deflate(raw) if deflate else raw
-    return (encoding | DEFLATED, packed) if len(packed) < len(raw) else (int(encoding), raw)
+        return int(encoding), features.astype("<f4", copy=False).tobytes()
+    return pack_codes(quantize_channels(features, _given(ranges), BITS[encoding]), BITS[encoding], deflate)
 
 
 def decode_payload(
     encoding_byte: int, payload: bytes, width: int, ranges: ChannelRanges | None = None
 ) -> NDArray[np.float32]:
     """Decode a payload to (width,) float32; DecodeError unless it is exactly one of that width."""
-    try:
-        encoding = PayloadEncoding(encoding_byte & ~DEFLATED)
-    except ValueError:
-        raise DecodeError(f"features: unknown encoding {encoding_byte}") from None
-    size_bytes = payload_bytes(encoding, width)
-    raw = _inflate(payload, size_bytes) if encoding_byte & DEFLATED else payload
-    if len(raw) != size_bytes:
-        raise DecodeError(f"features: payload of {len(raw)} bytes, expected {size_bytes} for width {width}")
-    if encoding == PayloadEncoding.FLOAT32:
-        features = np.frombuffer(raw, "<f4").astype(np.float32)
+    if encoding_byte == PayloadEncoding.FLOAT32:
+        if len(payload) != 4 * width:
+            raise DecodeError(f"features: payload of {len(payload)} bytes, expected {4 * width} for width {width}")
+        features = np.frombuffer(payload, "<f4").astype(np.float32)
         if not np.isfinite(features).all():
             raise DecodeError("features: not all values are finite")
         return features
+    codes, _ = unpack_codes(encoding_byte, payload, width)
     if ranges is None or ranges.width != width:
         raise DecodeError(f"features: width {width}, the manifest has ranges for {ranges.width if ranges else 0}")
-    return dequantize_channels(_unpack(raw, encoding, width), ranges)
+    return dequantize_channels(codes, ranges)
+
+
+def pack_codes(codes: NDArray[np.uint8], bits: int, deflate: bool) -> tuple[int, bytes]:
+    """Encoding byte and payload of codes (width,) uint8 below 2**bits; deflated if asked and shorter."""
+    encoding = ENCODINGS[bits]
+    raw = _pack(codes, encoding)
+    packed = _deflate(raw) if deflate else raw
+    return (encoding | DEFLATED, packed) if len(packed) < len(raw) else (int(encoding), raw)
+
+
+def unpack_codes(encoding_byte: int, payload: bytes, width: int) -> tuple[NDArray[np.uint8], int]:
+    """Codes (width,) uint8 and their bits; DecodeError unless `payload` is exactly one of that width."""
+    encoding = encoding_byte & ~DEFLATED
+    if encoding not in BITS:
+        raise DecodeError(f"features: encoding {encoding_byte}, expected 2 or 3, or with 128 added")
+    size_bytes = payload_bytes(PayloadEncoding(encoding), width)
+    raw = _inflate(payload, size_bytes) if encoding_byte & DEFLATED else payload
+    if len(raw) != size_bytes:
+        raise DecodeError(f"features: payload of {len(raw)} bytes, expected {size_bytes} for width {width}")
+    return _unpack(raw, PayloadEncoding(encoding), width), BITS[PayloadEncoding(encoding)]
 
 
 def payload_bytes(encoding: PayloadEncoding, width: int) -> int:

@@ -1,31 +1,40 @@
 """A student's features of one frame: bytes <-> FeatureMessage. docs/protocol.md, section 4."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.protocol.errors import DecodeError, UnsupportedVersionError
+from edge_agent.protocol.feature_codec import (
+    BITS,
+    DEFLATED,
+    MAX_FEATURE,
+    ChannelRanges,
+    dequantize_channels,
+    pack_codes,
+    unpack_codes,
+)
 from edge_agent.protocol.frame_message import MAX_FRAME_ID
 from edge_agent.protocol.quantization import INT8_MAX, INT8_MIN, dequantize
 
-VERSION = 1
+SCALAR_VERSION = 1  # one scale for all features, in the message
+CHANNELS_VERSION = 2  # ranges per channel, in the manifest
 # version, encoding, width, frame_id, student_us, agent_us, scale, zero_point, 3 zero bytes
 _HEADER = struct.Struct("<BBHQIIfb3s")
+_CHANNELS_HEADER = struct.Struct("<BBHQII")  # without what the manifest says
 HEADER_BYTES = _HEADER.size
+CHANNELS_HEADER_BYTES = _CHANNELS_HEADER.size
 MAX_MICROSECONDS = 2**32 - 1
 _RESERVED = b"\0\0\0"
-# Pooled ReLU outputs stay below a few hundred. What is ten thousand times larger is garbage, and as float32 it would
-# overflow in the head: a merged frame without a number for an answer.
-MAX_FEATURE = 2.0**20
 MIN_SCALE = 2.0**-126  # the smallest normal float32
 MAX_SCALE = 2.0**12  # no int8 lies farther than 255 from a zero_point
 
 
 class FeatureEncoding(IntEnum):
-    """How the features stand in the message."""
+    """How the features stand in a message of version 1."""
 
     FLOAT32 = 0  # scale and zero_point are 0
     INT8 = 1  # real = scale * (value - zero_point)
@@ -36,36 +45,54 @@ _ITEM_BYTES: dict[int, int] = {FeatureEncoding.FLOAT32: 4, FeatureEncoding.INT8:
 
 @dataclass(frozen=True, slots=True)
 class FeatureMessage:
-    """`values`: (width,), float32, or int8 with `scale` and `zero_point`.
+    """`values`: (width,), float32; int8 with `scale` and `zero_point`; or uint8 codes of `bits` with `ranges`.
 
     `student_us`: the interpreter's time; `agent_us`: from the frame's arrival at the agent to this message,
     queue and interpreter included. Both in microseconds of the agent's own clock: no clocks need to agree.
     """
 
     frame_id: int
-    values: NDArray[np.float32] | NDArray[np.int8]
+    values: NDArray[np.float32] | NDArray[np.int8] | NDArray[np.uint8]
     student_us: int
     agent_us: int
     scale: float = 0.0
     zero_point: int = 0
+    bits: int = 0  # of codes: 8 or 4
+    deflate: bool = False  # codes: deflated where that is shorter
+    ranges: ChannelRanges | None = None  # of codes, from the manifest: they do not travel
 
     @property
     def features(self) -> NDArray[np.float32]:
-        """Real features: (width,), float32."""
+        """Real features: (width,), float32. Codes without ranges mean nothing: NaN."""
         if self.values.dtype == np.int8:
             return dequantize(self.values.view(np.int8), self.scale, self.zero_point)
+        if self.values.dtype == np.uint8:
+            if self.ranges is None:
+                return np.full(self.values.shape, np.nan, np.float32)
+            return dequantize_channels(self.values.view(np.uint8), self.ranges)
         return self.values.view(np.float32)
+
+    def with_ranges(self, ranges: ChannelRanges | None, bits: int) -> "FeatureMessage":
+        """Give codes the meaning that the manifest says; DecodeError if they are not what it says."""
+        if not self.bits:
+            return self
+        if ranges is None or self.bits != bits or self.values.size != ranges.width:
+            there = f"{ranges.width} ranges of {bits} bits" if ranges is not None else "no ranges"
+            raise DecodeError(f"features: {self.values.size} codes of {self.bits} bits, the manifest has {there}")
+        return replace(self, ranges=ranges)
 
 
 def encode_features(message: FeatureMessage) -> bytes:
     """Bytes of a feature message; ValueError for values that the layout can't hold."""
     values = message.values
-    if values.ndim != 1 or not 0 < values.size < 2**16 or values.dtype not in (np.int8, np.float32):
-        raise ValueError(f"features {values.dtype} {values.shape}: expected int8 or float32, (1 to 65535,)")
+    if values.ndim != 1 or not 0 < values.size < 2**16 or values.dtype not in (np.int8, np.uint8, np.float32):
+        raise ValueError(f"features {values.dtype} {values.shape}: expected int8, uint8 or float32, (1 to 65535,)")
+    if values.dtype == np.uint8:
+        return _encode_codes(message, values.view(np.uint8))
     encoding = FeatureEncoding.INT8 if values.dtype == np.int8 else FeatureEncoding.FLOAT32
     _check_header(message, encoding)
     header = _HEADER.pack(
-        VERSION,
+        SCALAR_VERSION,
         encoding,
         values.size,
         message.frame_id,
@@ -78,11 +105,28 @@ def encode_features(message: FeatureMessage) -> bytes:
     return header + values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _check_header(message: FeatureMessage, encoding: FeatureEncoding) -> None:
+def _encode_codes(message: FeatureMessage, codes: NDArray[np.uint8]) -> bytes:
+    _check_frame(message)
+    if message.bits not in BITS.values() or message.scale != 0 or message.zero_point != 0:
+        raise ValueError(f"codes of {message.bits} bits: expected 8 or 4, without scale and zero_point")
+    if int(codes.max()) >= 2**message.bits:
+        raise ValueError(f"code {codes.max()}: expected less than {2**message.bits}")
+    encoding, payload = pack_codes(codes, message.bits, message.deflate)
+    times_us = (min(us, MAX_MICROSECONDS) for us in (message.student_us, message.agent_us))
+    return _CHANNELS_HEADER.pack(CHANNELS_VERSION, encoding, codes.size, message.frame_id, *times_us) + payload
+
+
+def _check_frame(message: FeatureMessage) -> None:
     if not 0 <= message.frame_id <= MAX_FRAME_ID:
         raise ValueError(f"frame_id {message.frame_id}: expected 0 to {MAX_FRAME_ID}")
     if message.student_us < 0 or message.agent_us < 0:
         raise ValueError(f"times {message.student_us} and {message.agent_us} us: expected none below 0")
+
+
+def _check_header(message: FeatureMessage, encoding: FeatureEncoding) -> None:
+    _check_frame(message)
+    if message.bits or message.deflate:
+        raise ValueError("bits and deflate are for codes alone")
     if encoding == FeatureEncoding.INT8:
         if not (MIN_SCALE <= message.scale <= MAX_SCALE and INT8_MIN <= message.zero_point <= INT8_MAX):
             raise ValueError(
@@ -93,19 +137,31 @@ def _check_header(message: FeatureMessage, encoding: FeatureEncoding) -> None:
 
 
 def decode_features(payload: bytes) -> FeatureMessage:
-    """Read a feature message; its values are a read-only view of `payload`."""
+    """Read a feature message; its values are a read-only view of `payload`, or codes that still need their ranges."""
     if not payload:
         raise DecodeError("features: empty message")
-    if payload[0] != VERSION:
-        raise UnsupportedVersionError(f"features: version {payload[0]}, this program speaks {VERSION}")
+    if payload[0] == CHANNELS_VERSION:
+        return _decode_codes(payload)
+    if payload[0] != SCALAR_VERSION:
+        raise UnsupportedVersionError(f"features: version {payload[0]}, this program speaks 1 and 2")
     if len(payload) < HEADER_BYTES:
         raise DecodeError(f"features: {len(payload)} bytes, expected a header of {HEADER_BYTES}")
     _, encoding, width, frame_id, student_us, agent_us, scale, zero_point, reserved = _HEADER.unpack_from(payload)
     if frame_id > MAX_FRAME_ID or reserved != _RESERVED or width == 0:
-        raise DecodeError(f"features: header of frame {frame_id} is not of version {VERSION}")
+        raise DecodeError(f"features: header of frame {frame_id} is not of version 1")
     values = _decode_values(payload, encoding, width)
     _check_quantization(encoding, scale, zero_point, values)
     return FeatureMessage(frame_id, values, student_us, agent_us, scale, zero_point)
+
+
+def _decode_codes(payload: bytes) -> FeatureMessage:
+    if len(payload) < CHANNELS_HEADER_BYTES:
+        raise DecodeError(f"features: {len(payload)} bytes, expected a header of {CHANNELS_HEADER_BYTES}")
+    _, encoding, width, frame_id, student_us, agent_us = _CHANNELS_HEADER.unpack_from(payload)
+    if frame_id > MAX_FRAME_ID or width == 0:
+        raise DecodeError(f"features: header of frame {frame_id} is not of version 2")
+    codes, bits = unpack_codes(encoding, payload[CHANNELS_HEADER_BYTES:], width)
+    return FeatureMessage(frame_id, codes, student_us, agent_us, bits=bits, deflate=encoding >= DEFLATED)
 
 
 def _decode_values(payload: bytes, encoding: int, width: int) -> NDArray[np.float32] | NDArray[np.int8]:

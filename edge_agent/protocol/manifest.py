@@ -2,15 +2,21 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge_agent.protocol.errors import ManifestError
+from edge_agent.protocol.feature_codec import MAX_FEATURE, ChannelRanges
 
-SCHEMA: Literal[1] = 1
+# 2 says that features travel with ranges per channel; all else is still written as 1, which older programs read.
+SCALAR_SCHEMA: Literal[1] = 1
+CHANNELS_SCHEMA: Literal[2] = 2
 MAX_MANIFEST_BYTES = 1_000_000  # half of mosquitto 2.1's default packet limit
 MAX_FILTERS = 65_535  # a feature message counts its features in 16 bits
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -55,12 +61,50 @@ class InputShape(_Part):
     channels: Literal[1, 3]
 
 
-class Codec(_Part):
-    """How features of float artifacts travel; int8 artifacts bring their own scale."""
+class CodecRanges(_Part):
+    """Each channel's real value of code 0, and the step from code to code."""
 
-    encoding: Literal["float32", "int8"] = "int8"
+    low: tuple[float, ...] = Field(min_length=1)
+    step: tuple[float, ...] = Field(min_length=1)
+
+
+@lru_cache(maxsize=256)  # one for every student of a deployment; asked for with every message
+def _arrays_of(ranges: CodecRanges) -> ChannelRanges:
+    with np.errstate(over="ignore"):  # what overflows is refused as infinite
+        return ChannelRanges(np.array(ranges.low, np.float32), np.array(ranges.step, np.float32))
+
+
+class Codec(_Part):
+    """How features travel. With `ranges`, those of every artifact; without, int8 artifacts bring their own scale."""
+
+    encoding: Literal["float32", "int8", "int4"] = "int8"
     scale: float = Field(default=1.0, gt=0)
     zero_point: int = Field(default=-128, ge=-128, le=127)
+    ranges: CodecRanges | None = None
+    deflate: bool = Field(default=False, description="agents deflate where that makes the message shorter")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.encoding == "int4") > (self.ranges is not None):
+            raise ValueError("codec: int4 needs ranges")
+        if self.encoding == "float32" and self.ranges is not None:
+            raise ValueError("codec: float32 has no ranges")
+        if self.deflate and self.ranges is None:
+            raise ValueError("codec: deflate needs ranges")
+        ranges = self.channel_ranges  # finite numbers, positive steps, as many of one as of the other
+        if ranges is not None and not ranges.largest(self.bits) <= MAX_FEATURE:
+            raise ValueError(f"codec: ranges reach beyond {MAX_FEATURE:.0f}")
+        return self
+
+    @property
+    def channel_ranges(self) -> ChannelRanges | None:
+        """The ranges as arrays (width,), float32."""
+        return None if self.ranges is None else _arrays_of(self.ranges)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a feature: 32, 8 or 4."""
+        return {"float32": 32, "int8": 8, "int4": 4}[self.encoding]
 
 
 class Golden(_Part):
@@ -90,13 +134,16 @@ class Student(_Part):
                 f"student {self.index}: {len(self.filters)} filters and {len(self.golden.features)} golden features, "
                 f"expected width {self.width} of both"
             )
+        ranges = self.codec.channel_ranges
+        if ranges is not None and ranges.width != self.width:
+            raise ValueError(f"student {self.index}: codec with {ranges.width} ranges, expected {self.width}")
         return self
 
 
 class Manifest(_Part):
     """The whole deployment."""
 
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal[1, 2] = Field(default=SCALAR_SCHEMA, alias="schema")
     name: str = Field(min_length=1, max_length=100)
     version: int = Field(
         gt=0, description="grows with every deployment of a site; no downgrade without a signed rollback"
@@ -122,6 +169,12 @@ class Manifest(_Part):
         return students
 
     @model_validator(mode="after")
+    def _schema_says_how_features_travel(self) -> Self:
+        if self.schema_ != self.schema_for(self.students):
+            raise ValueError(f"schema {self.schema_}, expected {self.schema_for(self.students)} for these codecs")
+        return self
+
+    @model_validator(mode="after")
     def _partitions_cover_the_filters(self) -> Self:
         used = sorted(f for student in self.students for f in student.filters)
         if used != list(range(self.filters)):
@@ -133,6 +186,16 @@ class Manifest(_Part):
         if self.golden_input.size_bytes != expected:
             raise ValueError(f"golden input has {self.golden_input.size_bytes} bytes, expected {expected}")
         return self
+
+    @staticmethod
+    def schema_for(students: Iterable[Student]) -> Literal[1, 2]:
+        """2 if a codec has ranges per channel."""
+        return CHANNELS_SCHEMA if any(s.codec.ranges is not None for s in students) else SCALAR_SCHEMA
+
+    @property
+    def codecs(self) -> tuple[Codec, ...]:
+        """How each student's features travel, in student order."""
+        return tuple(student.codec for student in self.students)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -149,6 +212,10 @@ class Manifest(_Part):
         content = self.model_dump(mode="json", by_alias=True)
         if self.graph is None:
             del content["graph"]  # so that deployments of before it existed keep their bytes, and their id
+        for student in content["students"]:
+            codec = student["codec"]
+            for key in ("ranges", "deflate") if codec["ranges"] is None else ("scale", "zero_point"):
+                del codec[key]
         return (json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
 
 

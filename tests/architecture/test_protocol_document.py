@@ -33,9 +33,24 @@ def layout(text: str) -> list[tuple[int, str, str, str]]:
     return [(int(offset), size.strip(), kind.strip(), name.strip()) for offset, size, kind, name in rows]
 
 
-@pytest.mark.parametrize(("number", "module"), [(3, frame_message), (4, feature_message)])
-def test_byte_tables_agree_with_the_code(document: str, number: int, module: Any) -> None:
-    rows = layout(section(document, number))
+def byte_table(document: str, kind: str) -> list[tuple[int, str, str, str]]:
+    """Rows of the layout that a golden file is written in."""
+    if kind == "frames":
+        return layout(section(document, 3))
+    scalar, channels = section(document, 4).split("### Version 2")
+    return layout(scalar if kind == "features" else channels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "packed", "header_bytes"),
+    [
+        ("frames", frame_message._HEADER, frame_message.HEADER_BYTES),
+        ("features", feature_message._HEADER, feature_message.HEADER_BYTES),
+        ("channel_features", feature_message._CHANNELS_HEADER, feature_message.CHANNELS_HEADER_BYTES),
+    ],
+)
+def test_byte_tables_agree_with_the_code(document: str, kind: str, packed: struct.Struct, header_bytes: int) -> None:
+    rows = byte_table(document, kind)
     *header, body = rows
     expected = 0
     codes = "<"
@@ -44,13 +59,13 @@ def test_byte_tables_agree_with_the_code(document: str, number: int, module: Any
         count = int(size) // struct.calcsize(CODES[kind])
         codes += CODES[kind] if count == 1 else f"{count}s"
         expected += int(size)
-    assert body[0] == expected == module.HEADER_BYTES
-    assert codes == module._HEADER.format
+    assert body[0] == expected == header_bytes
+    assert codes == packed.format
 
 
 def test_golden_bytes_stand_at_the_offsets_of_the_tables(document: str, repository: Path) -> None:
-    for number, kind in ((3, "frames"), (4, "features")):
-        rows = layout(section(document, number))[:-1]
+    for kind in ("frames", "features", "channel_features"):
+        rows = byte_table(document, kind)[:-1]
         for entry in json.loads((repository / f"tests/golden/{kind}.json").read_bytes())["vectors"]:
             content = bytes.fromhex(entry["bytes_hex"])
             for offset, size, kind_name, name in rows:
@@ -80,7 +95,8 @@ def test_limits_of_the_document_are_those_of_the_code(document: str) -> None:
     [
         (5, [PredictionMessage, LatencySplit]),
         (6, [NodeState, NodeInfo, StudentInfo, NodeTelemetry, CoordinatorInfo]),
-        (7, [manifest.Manifest, manifest.Student, manifest.Artifact, manifest.Codec, manifest.Golden]),
+        (7, [manifest.Manifest, manifest.Student, manifest.Artifact, manifest.Golden]),
+        (7, [manifest.Codec, manifest.CodecRanges]),
     ],
 )
 def test_every_key_is_documented(document: str, number: int, kinds: list[Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_agent.protocol.feature_codec import ChannelRanges, dequantize_channels
 from edge_agent.protocol.feature_message import FeatureMessage, encode_features
 from edge_agent.protocol.frame_message import MAX_FRAME_ID, FrameMessage, encode_frame
 from edge_agent.protocol.head import MergeHead, SubsetHead, probabilities
@@ -29,6 +30,7 @@ DEPLOYMENT = "0123456789abcdef"
 TEXTS = {
     "frames": "Frame messages, layout of section 3; `pixels` row by row, channels innermost.",
     "features": "Feature messages, layout of section 4; `features` are the real numbers that the values stand for.",
+    "channel_features": "Feature messages of version 2, section 4; `features` by the `low` and `step` of the manifest.",
     "predictions": "Answers, section 5.",
     "status": "States, infos and telemetry, section 6.",
     "heads": "Head files, section 9, and what they answer.",
@@ -50,6 +52,14 @@ def features_of(message: Vector) -> FeatureMessage:
     )
 
 
+def channel_features_of(message: Vector) -> FeatureMessage:
+    ranges = ChannelRanges(np.array(message["low"], np.float32), np.array(message["step"], np.float32))
+    return FeatureMessage(
+        message["frame_id"], np.array(message["codes"], np.uint8), message["student_us"], message["agent_us"],
+        bits=message["bits"], deflate=message["deflate"], ranges=ranges,
+    )  # fmt: skip
+
+
 def status_of(message: Vector) -> NodeState | NodeInfo | NodeTelemetry | CoordinatorInfo:
     kinds = {kind.__name__: kind for kind in (NodeState, NodeInfo, NodeTelemetry, CoordinatorInfo)}
     content = {key: value for key, value in message.items() if key != "kind"}
@@ -67,6 +77,7 @@ def head_of(message: Vector) -> MergeHead:
 ENCODERS: dict[str, Callable[[Vector], bytes]] = {
     "frames": lambda message: encode_frame(frame_of(message)),
     "features": lambda message: encode_features(features_of(message)),
+    "channel_features": lambda message: encode_features(channel_features_of(message)),
     "predictions": lambda message: PredictionMessage.model_validate_json(json.dumps(message)).encode(),
     "status": lambda message: status_of(message).encode(),
     "heads": lambda message: head_of(message).to_bytes(),
@@ -88,6 +99,16 @@ def feature(frame_id: int, values: list[float], scale: float = 0.0, zero_point: 
     return {
         "frame_id": frame_id, "encoding": encoding, "values": array.tolist(), "scale": scale, "zero_point": zero_point,
         "student_us": us, "agent_us": us * 2 if us < 2**31 else 2**32 - 1, "features": real.tolist(),
+    }  # fmt: skip
+
+
+def codes(frame_id: int, values: list[int], bits: int, *, deflate: bool = False, us: int = 150) -> Vector:
+    low, step = [-0.5 * (i % 3) for i in range(len(values))], [0.25 * (1 + i % 5) for i in range(len(values))]
+    ranges = ChannelRanges(np.array(low, np.float32), np.array(step, np.float32))
+    return {
+        "frame_id": frame_id, "bits": bits, "deflate": deflate, "codes": values, "low": low, "step": step,
+        "student_us": us, "agent_us": us * 2 if us < 2**31 else 2**32 - 1,
+        "features": dequantize_channels(np.array(values, np.uint8), ranges).tolist(),
     }  # fmt: skip
 
 
@@ -128,6 +149,13 @@ def messages() -> dict[str, dict[str, Vector]]:
             "int8, one feature, largest numbers": feature(MAX_FRAME_ID, [127], 4096.0, 127, us=2**32 - 1),
             "float32": feature(1, [0.0, 0.5, 1.25, 1048576.0]),
             "float32, no time measured": feature(2, [3.0], us=0),
+        },
+        "channel_features": {
+            "int8": codes(1795372800000000, [0, 1, 128, 255], 8),
+            "int8, one feature, largest numbers": codes(MAX_FRAME_ID, [255], 8, us=2**32 - 1),
+            "int4, even width": codes(0, [0, 15, 7, 8], 4),
+            "int4, odd width, no time measured": codes(2, [1, 2, 3], 4, us=0),
+            "int4, deflated": codes(3, [0] * 64, 4, deflate=True),
         },
         "predictions": {
             "complete": prediction("complete", [0, 1, 2], [], **cat),
@@ -181,6 +209,9 @@ def refused() -> dict[str, dict[str, tuple[bytes, str]]]:
     good_frame = encode_frame(frame_of(frame(1, [1, 2], (1, 2, 1))))
     good_features = encode_features(features_of(feature(1, [1, 2], 0.5, 0)))
     good_floats = encode_features(features_of(feature(1, [1.0])))
+    good_codes = encode_features(channel_features_of(codes(1, [1, 2, 3], 4)))
+    deflated = encode_features(channel_features_of(codes(1, [0] * 64, 4, deflate=True)))
+    zeros = bytes.fromhex("edc13101000000c2a0f54f6d0c1fa000000080b701")  # 4000 of them, deflated
 
     def patched(content: bytes, offset: int, change: bytes) -> bytes:
         return content[:offset] + change + content[offset + len(change) :]
@@ -202,7 +233,8 @@ def refused() -> dict[str, dict[str, tuple[bytes, str]]]:
         },
         "features": {
             "empty": (b"", "decode"),
-            "version 2": (patched(good_features, 0, b"\x02"), "version"),
+            "version 3": (patched(good_features, 0, b"\x03"), "version"),
+            "version 1 with the number 2": (patched(good_features, 0, b"\x02"), "decode"),
             "header cut": (good_features[:27], "decode"),
             "one value short": (good_features[:-1], "decode"),
             "one byte more": (good_features + b"\0", "decode"),
@@ -216,6 +248,26 @@ def refused() -> dict[str, dict[str, tuple[bytes, str]]]:
             "float32 with a scale": (patched(good_floats, 20, struct.pack("<f", 1)), "decode"),
             "float32 infinity": (patched(good_floats, 28, struct.pack("<f", float("inf"))), "decode"),
             "float32 2**21": (patched(good_floats, 28, struct.pack("<f", 2.0**21)), "decode"),
+        },
+        "channel_features": {
+            "header cut": (good_codes[:19], "decode"),
+            "no codes": (good_codes[:20], "decode"),
+            "one byte short": (good_codes[:-1], "decode"),
+            "one byte more": (good_codes + b"\0", "decode"),
+            "encoding 0": (patched(good_codes, 1, b"\x00"), "decode"),
+            "encoding 1": (patched(good_codes, 1, b"\x01"), "decode"),
+            "encoding 4": (patched(good_codes, 1, b"\x04"), "decode"),
+            "encoding 64 + 3": (patched(good_codes, 1, b"\x43"), "decode"),
+            "width 0": (patched(good_codes, 2, b"\0\0"), "decode"),
+            "frame_id 2**53": (patched(good_codes, 4, struct.pack("<Q", 2**53)), "decode"),
+            "something in the half byte after the last channel": (patched(good_codes, 21, b"\x13"), "decode"),
+            "not deflated, but said to be": (patched(good_codes, 1, b"\x83"), "decode"),
+            "deflated, but not said to be": (patched(deflated, 1, b"\x03"), "decode"),
+            "deflated, cut": (deflated[:-1], "decode"),
+            "deflated, followed by more": (deflated + b"\0", "decode"),
+            "deflated to one byte more": (patched(deflated, 2, struct.pack("<H", 62)), "decode"),
+            "deflated to one byte less": (patched(deflated, 2, struct.pack("<H", 66)), "decode"),
+            "deflated, 4000 zeros for 64 codes": (deflated[:20] + zeros, "decode"),
         },
         "predictions": {
             "empty": (b"", "decode"),

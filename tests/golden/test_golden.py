@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edge_agent.protocol.errors import DecodeError, ManifestError, UnsupportedVersionError
+from edge_agent.protocol.feature_codec import ChannelRanges
 from edge_agent.protocol.feature_message import decode_features
 from edge_agent.protocol.frame_message import decode_frame
 from edge_agent.protocol.head import MergeHead, probabilities
@@ -23,7 +24,7 @@ from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, Nod
 from edge_agent.protocol.topics import SiteTopics
 
 FOLDER = Path(__file__).resolve().parent
-KINDS = ("frames", "features", "predictions", "status", "heads")
+KINDS = ("frames", "features", "channel_features", "predictions", "status", "heads")
 STATUS = {kind.__name__: kind for kind in (NodeState, NodeInfo, NodeTelemetry, CoordinatorInfo)}
 
 
@@ -51,6 +52,14 @@ def described(kind: str, payload: bytes, message: dict[str, Any]) -> dict[str, A
             "zero_point": m.zero_point, "student_us": m.student_us, "agent_us": m.agent_us,
             "features": m.features.tolist(),
         }  # fmt: skip
+    if kind == "channel_features":
+        ranges = ChannelRanges(np.array(message["low"], np.float32), np.array(message["step"], np.float32))
+        m = decode_features(payload).with_ranges(ranges, message["bits"])
+        return {
+            "frame_id": m.frame_id, "bits": m.bits, "deflate": m.deflate, "codes": m.values.tolist(),
+            "low": message["low"], "step": message["step"], "student_us": m.student_us, "agent_us": m.agent_us,
+            "features": m.features.tolist(),
+        }  # fmt: skip
     if kind == "predictions":
         return json.loads(decode_prediction(payload).encode())
     return {"kind": message["kind"], **json.loads(decode_status(STATUS[message["kind"]], payload).encode())}
@@ -66,7 +75,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("kind", ["frames", "features", "predictions", "status"])
+@pytest.mark.parametrize("kind", ["frames", "features", "channel_features", "predictions", "status"])
 def test_frozen_bytes_decode_to_their_description(kind: str) -> None:
     for entry in load(kind)["vectors"]:
         found = described(kind, bytes.fromhex(entry["bytes_hex"]), entry["message"])
@@ -84,6 +93,7 @@ def test_frozen_refusals_are_refused_for_the_frozen_reason(kind: str) -> None:
     decoders = {
         "frames": decode_frame,
         "features": decode_features,
+        "channel_features": decode_features,
         "predictions": decode_prediction,
         "status": lambda payload: decode_status(NodeState, payload),
         "heads": lambda payload: MergeHead.from_bytes(payload, (1,), 2),

@@ -15,7 +15,7 @@ from edge_agent.protocol.feature_codec import (
     encode_payload,
     payload_bytes,
 )
-from edge_agent.protocol.feature_message import HEADER_BYTES
+from edge_agent.protocol.feature_message import CHANNELS_HEADER_BYTES, FeatureMessage, encode_features
 from trainer.feature_budget import budget_table, feature_budget
 
 WIDTHS = st.integers(1, 130)
@@ -81,7 +81,7 @@ def test_a_deflate_bomb_is_refused_without_inflating_it():
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = compressor.compress(bytes(50_000_000)) + compressor.flush()
     with pytest.raises(DecodeError, match="overlong"):
-        decode_payload(PayloadEncoding.FLOAT32 | DEFLATED, bomb, 16)
+        decode_payload(PayloadEncoding.INT8_CHANNELS | DEFLATED, bomb, 16)
 
 
 def test_deflate_is_used_only_where_it_pays():
@@ -99,7 +99,8 @@ def test_deflate_is_used_only_where_it_pays():
 
 def test_128_features_fit_in_64_bytes_and_96_with_the_header():
     assert payload_bytes(PayloadEncoding.INT4_CHANNELS, 128) == 64
-    assert payload_bytes(PayloadEncoding.INT4_CHANNELS, 128) + HEADER_BYTES <= 96
+    message = FeatureMessage(1, np.arange(128, dtype=np.uint8) % 16, 1, 1, bits=4)
+    assert len(encode_features(message)) == CHANNELS_HEADER_BYTES + 64 == 84
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -15,6 +15,7 @@ from edge_agent.protocol.manifest import (
     MAX_MANIFEST_BYTES,
     Artifact,
     Codec,
+    CodecRanges,
     FileEntry,
     Golden,
     InputShape,
@@ -27,7 +28,15 @@ from edge_agent.protocol.manifest import (
 HASH = "0123456789abcdef" * 4
 finite = st.floats(-1e6, 1e6)
 texts = st.text(max_size=10)
-codecs = st.builds(Codec, scale=st.floats(1e-6, 1), zero_point=st.integers(-128, 127))
+scalar_codecs = st.builds(Codec, scale=st.floats(1e-6, 1), zero_point=st.integers(-128, 127))
+
+
+@st.composite
+def channel_codecs(draw: st.DrawFn, width: int) -> Codec:
+    low = tuple(draw(st.floats(-100, 0, width=32)) for _ in range(width))
+    step = tuple(draw(st.floats(2.0**-20, 10, width=32)) for _ in range(width))
+    encoding = draw(st.sampled_from(["int4", "int8"]))
+    return Codec(encoding=encoding, ranges=CodecRanges(low=low, step=step), deflate=draw(st.booleans()))
 
 
 @st.composite
@@ -36,6 +45,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     count = draw(st.integers(1, min(4, filters)))
     owners = list(range(count)) + draw(st.lists(st.integers(0, count - 1), min_size=filters, max_size=filters))
     students = []
+    in_channels = draw(st.booleans())
     for index in range(count):
         part = tuple(f for f in range(filters) if owners[f] == index)
         artifacts = tuple(
@@ -45,12 +55,13 @@ def manifests(draw: st.DrawFn) -> Manifest:
         students.append(
             Student(
                 index=index, network=draw(texts), filters=part, width=len(part), parameters=1, macs=1,
-                artifacts=artifacts, codec=draw(codecs),
+                artifacts=artifacts, codec=draw(channel_codecs(len(part)) if in_channels else scalar_codecs),
                 golden=Golden(features=tuple(draw(finite) for _ in part), tolerance=0.1),
             )
         )  # fmt: skip
     size = draw(st.tuples(st.integers(1, 1024), st.integers(1, 1024), st.sampled_from([1, 3])))
     return Manifest(
+        schema=Manifest.schema_for(students),
         name=draw(st.text(min_size=1, max_size=10)), version=draw(st.integers(1, 2**40)),
         created=draw(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))),  # noqa: DTZ001
         teacher=draw(texts), classes=tuple(draw(st.lists(texts, min_size=2, max_size=5))),
@@ -168,7 +179,7 @@ def test_the_deployment_id_is_the_hash_of_the_file(tiny: Path) -> None:
 
 def test_files_are_checked_by_length_and_hash(tiny: Path) -> None:
     manifest = parse_manifest((tiny / "manifest.json").read_bytes())
-    assert {entry.file for entry in manifest.files()} == {path.name for path in tiny.iterdir()} - {"manifest.json"}
+    assert {entry.file for entry in manifest.files()} == {p.name for p in tiny.glob("[!.]*")} - {"manifest.json"}
     for entry in manifest.files():
         content = (tiny / entry.file).read_bytes()
         assert entry.check(content) == content
@@ -176,3 +187,49 @@ def test_files_are_checked_by_length_and_hash(tiny: Path) -> None:
             entry.check(content[:-1])
         with pytest.raises(ManifestError, match="sha256"):
             entry.check(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("folder", ["tests/fixtures/tiny", "docs/examples/cifar10-2x-wrn-16-1"])
+def test_deployments_of_before_ranges_load_and_keep_their_bytes(repository: Path, folder: str) -> None:
+    content = (repository / folder / "manifest.json").read_bytes()
+    manifest = parse_manifest(content)
+    if manifest.schema_ == 1:
+        assert manifest.to_bytes() == content
+        assert all(codec.channel_ranges is None for codec in manifest.codecs)
+
+
+@pytest.mark.parametrize(
+    ("codec", "words"),
+    [
+        ({"encoding": "int4"}, "int4 needs ranges"),
+        ({"encoding": "int8", "deflate": True}, "deflate needs ranges"),
+        ({"encoding": "float32", "ranges": ([0.0] * 5, [1.0] * 5)}, "float32 has no ranges"),
+        ({"encoding": "int4", "ranges": ([0.0] * 4, [1.0] * 4)}, "4 ranges, expected 5"),
+        ({"encoding": "int4", "ranges": ([0.0] * 5, [1.0] * 4)}, "expected twice"),
+        ({"encoding": "int4", "ranges": ([0.0] * 5, [0.0] * 5)}, "positive steps"),
+        ({"encoding": "int4", "ranges": ([0.0] * 5, [-1.0] * 5)}, "positive steps"),
+        ({"encoding": "int8", "ranges": ([0.0] * 5, [1e300] * 5)}, "finite numbers"),
+        ({"encoding": "int8", "ranges": ([0.0] * 5, [5000.0] * 5)}, "reach beyond 1048576"),
+        ({"encoding": "int4", "ranges": ([], [])}, "at least 1 item"),
+        ({"encoding": "int2", "ranges": ([0.0] * 5, [1.0] * 5)}, "encoding"),
+        ({"encoding": "int4", "ranges": ([0.0] * 5, [1.0] * 5), "bits": 4}, "bits"),
+    ],
+)
+def test_codecs_that_make_no_sense_are_refused(tree: Any, codec: dict[str, Any], words: str) -> None:
+    content = {**codec}
+    if "ranges" in codec:
+        content["ranges"] = dict(zip(("low", "step"), codec["ranges"], strict=True))
+    changed = replaced({**tree, "schema": 2}, ("students", 0, "codec"), content)
+    with pytest.raises(ManifestError, match=words):
+        parse_manifest(changed)
+
+
+def test_ranges_need_schema_2_and_nothing_else_does(tree: Any) -> None:
+    codec = {"encoding": "int4", "ranges": {"low": [0.0] * 5, "step": [1.0] * 5}}
+    with pytest.raises(ManifestError, match="schema 1, expected 2"):
+        parse_manifest(replaced(tree, ("students", 0, "codec"), codec))
+    with pytest.raises(ManifestError, match="schema 2, expected 1"):
+        parse_manifest(replaced(tree, ("schema",), 2))
+    manifest = parse_manifest(replaced({**tree, "schema": 2}, ("students", 0, "codec"), codec))
+    assert manifest.codecs[0].channel_ranges is not None
+    assert b"zero_point" not in manifest.to_bytes().split(b'"golden"')[0]
