@@ -54,6 +54,7 @@ class CoordinatorApp:
         self._clock = clock
         self._extensions: list[CoordinatorExtension] = []
         self.feature_watch: Callable[[FeatureTopic, FeatureMessage], None] | None = None  # a canary run compares
+        self.before_answer: Callable[[bytes], None] | None = None  # the journal notes what is about to go out
         self._state_topic = self.topics.coordinator(settings.coordinator, "state")
         self._link: Link = link or MqttLink(
             settings.broker,
@@ -267,7 +268,10 @@ class CoordinatorApp:
             if answer.early:
                 self._link.publish(Outgoing(self.topics.early_prediction(prediction.source), prediction.encode()))
                 continue
-            self._link.publish(Outgoing(self.topics.prediction(prediction.source), prediction.encode(), qos=1))
+            payload = prediction.encode()
+            if self.before_answer is not None and not answer.again:
+                self.before_answer(payload)
+            self._link.publish(Outgoing(self.topics.prediction(prediction.source), payload, qos=1))
             if answer.again:
                 continue  # told and counted when it was given first
             now = self._clock()
