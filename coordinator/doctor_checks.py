@@ -55,8 +55,8 @@ def _version_note(version: str | None) -> str:
 def _login_finding(facts: BrokerFacts, username: str | None, encrypted: bool) -> Finding:
     if facts.address.startswith(LOOPBACK):
         return Finding("OK", "login", "accepted on loopback")
-    if username is None and not encrypted:
-        step = "give each device a certificate or password: docs/operations.md, section Security"
+    if username is None and not encrypted:  # --insecure is another finding's matter, in red
+        step = "give each device a certificate or password: docs/install.md"
         return Finding("WARN", "login", "accepted without any: whoever is on the network can publish answers", step)
     if not encrypted:
         return Finding("WARN", "login", "accepted, but the password travels unencrypted", "set broker.ca_file: TLS")
@@ -141,9 +141,21 @@ def check_devices(devices: Sequence[Device], reported_at_s: Mapping[str, float])
             continue
         problem = _device_problem(device)
         found.append(problem or Finding("OK", "device", _device_text(device)))
+        found += _camera_findings(device)
         if device.name in reported_at_s:
             found += _clock_findings(device, reported_at_s[device.name])
     return found
+
+
+def _camera_findings(device: Device) -> list[Finding]:
+    """A device with a camera must have published frames of it."""
+    source, seen = device.info.camera if device.info else None, device.telemetry
+    if source is None or seen is None:
+        return []
+    if not seen.frames_captured:
+        step = f"on {device.name}: is the camera plugged in? `journalctl -u edge-agent` names what it tried"
+        return [Finding("WARN", "camera", f"{device.name} has published no frame of {source}", step)]
+    return [Finding("OK", "camera", f"{device.name} has published {seen.frames_captured} frames of {source}")]
 
 
 def _device_problem(device: Device) -> Finding | None:

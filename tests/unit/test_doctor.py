@@ -123,6 +123,14 @@ def test_what_a_device_says_of_its_card_is_a_failure_with_a_next_step():
     assert "nonn-edge-error.txt" in finding.next_step
 
 
+@pytest.mark.parametrize(("captured", "level"), [(None, "WARN"), (0, "WARN"), (12, "OK")])
+def test_a_camera_is_there_when_its_frames_are(captured, level):
+    [device] = roster(("a", (0,), INFO.deployment, telemetry(frames_captured=captured)))
+    assert levels(check_devices([device], {}), "camera") == [], "no word of cameras where there is none"
+    device = dataclasses.replace(device, info=device.info.model_copy(update={"camera": "front"}))
+    assert levels(check_devices([device], {}), "camera") == [level]
+
+
 @pytest.mark.parametrize(("offset_s", "warned"), [(0, False), (4, False), (-30, True), (3600, True)])
 def test_clocks_are_compared_by_session_and_uptime(offset_s, warned):
     devices = roster(("a", (0,), INFO.deployment, telemetry(session=int((NOW - 100 + offset_s) * 1e6))))
