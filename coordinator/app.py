@@ -1,5 +1,6 @@
 """The coordinator's loop: frames and features in, exactly one answer a frame out."""
 
+import gc
 import logging
 import time
 from collections import Counter
@@ -61,9 +62,12 @@ class CoordinatorApp:
             f"nonn-coordinator-{settings.site}-{settings.coordinator}",
             self.core_subscriptions(),
             will=self.state("offline"),
+            coalesce=True,  # the answers of one round leave together
         )
         self._desk = self._open_desk(head)
         self._parse_feature = lru_cache(PARSED_TOPICS)(self.topics.parse_feature)
+        self._branch = lru_cache(PARSED_TOPICS)(self._branch_of)
+        self._parse_frame = lru_cache(PARSED_TOPICS)(lambda topic: self.topics.parse_leaf(topic, "frame"))
         manifest = deployment.manifest
         self._image_shape = (manifest.input.height, manifest.input.width, manifest.input.channels)
         self._absent: frozenset[int] = frozenset()
@@ -106,6 +110,9 @@ class CoordinatorApp:
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Answer until `stopped` says so; frames still open get their answer before the end."""
+        # What was loaded for the start stays: without this the collector of cycles looks at all of it again and again,
+        # a fifth of the time under full load (docs/decisions/0014).
+        gc.freeze()
         while not stopped():
             self.step(IDLE_POLL_S)
         self._publish(self._desk.shut())
@@ -203,8 +210,7 @@ class CoordinatorApp:
                 self._limited.warn("broker", f"no broker: {reason}; trying again")
 
     def _receive(self, message: Message) -> None:
-        own = message.topic.startswith(self.topics.root + "/")
-        branch = message.topic[len(self.topics.root) + 1 :].partition("/")[0] if own else ""
+        branch = self._branch(message.topic)
         if branch == "feature" and not message.retain:
             self._receive_feature(message)
         elif branch == "frame" and not message.retain:
@@ -219,8 +225,13 @@ class CoordinatorApp:
         elif not any(extension.receive(message) for extension in self._extensions):
             self.counts["messages_refused"] += 1  # retained leftovers where live messages belong
 
+    def _branch_of(self, topic: str) -> str:
+        """First level below the site's root; '' for topics of others."""
+        root = self.topics.root + "/"
+        return topic.removeprefix(root).partition("/")[0] if topic.startswith(root) else ""
+
     def _receive_frame(self, message: Message) -> None:
-        source, leaf = self.topics.parse_leaf(message.topic, "frame")
+        source, leaf = self._parse_frame(message.topic)
         if not leaf and source != self.request_source:  # frames of requests were opened when they were sent
             self.open_frame(source, decode_frame(message.payload))
 

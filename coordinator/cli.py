@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+# Before NumPy is imported: our matrices are small, and threads of its BLAS take 0.1 s of CPU to start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from coordinator.deploy import add_deploy_commands
 from coordinator.provisioning.commands import add_commands as add_provisioning_commands
 from edge_agent import __version__

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+# Before NumPy is imported: our matrices are small, and threads of its BLAS take 0.1 s of CPU to start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from edge_agent import __version__
 from edge_agent.console.exit_codes import ExitCode
 from edge_agent.console.log import start_logging
