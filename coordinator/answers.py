@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from coordinator.feature_merger import FrameAbandoned, FrameMerged
 from edge_agent.protocol.head import MergeHead, probabilities
 from edge_agent.protocol.prediction_message import LatencySplit, PredictionMessage
@@ -24,7 +22,7 @@ class Answerer:
         features = {student: part.features for student, part in merged.contributions.items()}
         logits, temperature = self._head.merge(features)
         scores = probabilities(logits, temperature)
-        best = int(np.argmax(scores))
+        best = int(scores.argmax())
         return PredictionMessage(
             frame_id=merged.key[1],
             source=merged.key[0],

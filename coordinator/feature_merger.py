@@ -145,7 +145,7 @@ class FeatureMerger:
             return [ignored]
         frame = self._open[key]
         frame.contributions[student] = contribution
-        missing = self._missing(frame)
+        missing = self._missing(frame) if len(frame.contributions) < len(self._widths) else ()
         if frame.absent.issuperset(missing) and len(frame.contributions) >= self.quorum:
             self._close(key)
             return [FrameMerged(key, frame.opened_s, frame.contributions, missing, self.deployment)]

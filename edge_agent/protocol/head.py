@@ -49,7 +49,9 @@ class MergeHead:
 
         logits = concat(features in student order) @ weights + bias.
         """
-        mask = sum(1 << student for student in features)
+        mask = 0
+        for student in features:
+            mask |= 1 << student
         head = self.heads.get(mask)
         if head is None:
             head = self.heads[self.full_mask]
