@@ -16,6 +16,7 @@ from trainer.bundle import add_bundle_command
 from trainer.demo import run as demo
 from trainer.flags import add_run_flags, given_settings
 from trainer.progress import say
+from trainer.reuse import link_teacher
 from trainer.run_context import RunContext, quiet_tensorflow
 from trainer.run_directory import RunDirectory
 
@@ -98,6 +99,9 @@ def _add(commands: Any, name: str, text: str, job: Any, epilog: str) -> None:
         "--distribute", choices=("none", "mirrored", "multiworker"), default="none",
         help="train the students on all GPUs, or on the machines of TF_CONFIG (docs/training.md) [none]",
     )  # fmt: skip
+    parser.add_argument(
+        "--reuse", type=Path, metavar="RUN", help="take the teacher's outputs from another run with the same teacher"
+    )
     add_run_flags(parser)
     parser.set_defaults(job=job)
 
@@ -126,6 +130,8 @@ def _fit_only(arguments: argparse.Namespace) -> None:
 
 def _run_stages(arguments: argparse.Namespace) -> None:
     run = RunDirectory.open(arguments.out, given_settings(arguments))
+    if arguments.reuse:
+        link_teacher(arguments.reuse, run)
     context = RunContext(run, arguments.threads)
     quiet_tensorflow(*_thread_plan(run, arguments.threads))
     if arguments.distribute != "none":

@@ -26,6 +26,9 @@ class RunConfiguration(BaseModel):
     students: int = Field(default=2, ge=1, le=255, description="K, the number of devices")
     seed: int = Field(default=0, ge=0)
     split_seed: int = Field(default=0, ge=0, description="fixes the validation split")
+    view_seed: int = Field(
+        default=0, ge=0, description="fixes the augmented views, which runs with several seeds share"
+    )
     image_size: tuple[int, int] | None = Field(default=None, description="height,width to scale all images to")
 
     teacher_passes: int = Field(default=30, ge=1, description="passes over the training images, stage teacher")

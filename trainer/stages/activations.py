@@ -19,7 +19,7 @@ def view_plan(context: RunContext) -> AugmentedViews:
     """Return the run's augmented views: the same for teacher and students."""
     settings = context.run.configuration
     pad = min(settings.crop_pad, min(context.dataset.image_shape[:2]) - 1)
-    return AugmentedViews.draw(settings.views, len(context.dataset.train), pad, settings.flip, settings.seed)
+    return AugmentedViews.draw(settings.views, len(context.dataset.train), pad, settings.flip, settings.view_seed)
 
 
 def run(context: RunContext) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def run(context: RunContext) -> dict[str, Any]:
     stage.claim({
         "teacher": file_hash(file), "lconv": settings.lconv, "dataset": settings.dataset,
         "train_images": len(context.dataset.train), "views": settings.views, "crop_pad": settings.crop_pad,
-        "flip": settings.flip, "seed": settings.seed, "split_seed": settings.split_seed,
+        "flip": settings.flip, "seed": settings.view_seed, "split_seed": settings.split_seed,
     })  # fmt: skip
     if stage.finished:
         return stage.results()

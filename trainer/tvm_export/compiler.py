@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,27 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.tvm_export.graph_reader import UnsupportedStudentError, import_tflite, read_network
+from trainer.tvm_export.graph_reader import import_tflite, read_network
 from trainer.tvm_export.layers import Network
 from trainer.tvm_export.module_builder import build_module
+from trainer.tvm_export.outcome import CompiledStudent, UnsupportedStudentError, WrongStudentError
 from trainer.tvm_export.targets import TARGETS, ExportTarget, linker_for
-
-
-class WrongStudentError(Exception):
-    """A compiled student that does not answer what its TFLite file answers."""
-
-
-@dataclass(frozen=True)
-class CompiledStudent:
-    """What the manifest needs to know of a TVM artifact, and what the export cost."""
-
-    path: Path
-    target: str
-    engine_version: str
-    size_bytes: int
-    workspace_bytes: int
-    compile_s: float
-    compile_cpu_s: float  # of this process; the linker is not in it
 
 
 def compile_student(tflite_file: Path, destination: Path, target_name: str) -> CompiledStudent:

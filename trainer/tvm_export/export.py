@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.console.cpu_targets import this_cpu, why_unfit
 from trainer.litert_batches import features_of
-from trainer.tvm_export.compiler import CompiledStudent, check_parity, compile_student, run_compiled
-from trainer.tvm_export.targets import TARGETS
+from trainer.tvm_export.compiler import check_parity, compile_student, run_compiled
+from trainer.tvm_export.outcome import ExportedModules
+from trainer.tvm_export.targets import best_host_target, runs_here
 
 # The three generations of 64-bit Pis, and PCs of the last ten years.
 DEFAULT_TARGETS = ("aarch64-cortex-a53", "aarch64-cortex-a72", "aarch64-cortex-a76", "x86_64-v3")
@@ -17,7 +17,7 @@ DEFAULT_TARGETS = ("aarch64-cortex-a53", "aarch64-cortex-a72", "aarch64-cortex-a
 
 def export_tvm_students(
     tflite_file: Path, folder: Path, images: NDArray[np.uint8], targets: Sequence[str] = DEFAULT_TARGETS
-) -> list[CompiledStudent]:
+) -> ExportedModules:
     """Compile `tflite_file` (float32) to `folder`/STEM.TARGET.so for each target; WrongStudentError if one differs.
 
     images: validation images (n, height, width, channels), uint8. Code for other CPUs can't run here: what is checked
@@ -27,22 +27,15 @@ def export_tvm_students(
     compiled = [compile_student(tflite_file, folder / f"{stem}.{target}.so", target) for target in targets]
     expected = features_of(tflite_file.read_bytes(), images).real().astype(np.float32)
     runnable = [student for student in compiled if runs_here(student.target)]
+    check_file = folder / f".{stem}.check.so"
     try:
-        for student in runnable or [_for_this_cpu(tflite_file, folder / f".{stem}.check.so")]:
-            check_parity(run_compiled(student.path, images), expected, student.path.name)
+        for student in runnable or [compile_student(tflite_file, check_file, best_host_target())]:
+            features = run_compiled(student.path, images)
+            error, ran = check_parity(features, expected, student.path.name), student.target
     except Exception:
         for student in compiled:
             student.path.unlink(missing_ok=True)
         raise
     finally:
-        (folder / f".{stem}.check.so").unlink(missing_ok=True)
-    return compiled
-
-
-def runs_here(target: str) -> bool:
-    """Tell whether this machine can run code for the target."""
-    return why_unfit(target, this_cpu()) is None
-
-
-def _for_this_cpu(tflite_file: Path, path: Path) -> CompiledStudent:
-    return compile_student(tflite_file, path, next(target for target in TARGETS if runs_here(target)))
+        check_file.unlink(missing_ok=True)
+    return ExportedModules(tuple(compiled), features, ran, error)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.tvm_export.layers import Group, Halo, Network, Source, Step, Tensor, Window
+from trainer.tvm_export.outcome import UnsupportedStudentError
 
 UNARY = {
     "relax.nn.relu": "relu",
@@ -28,10 +29,6 @@ BINARY = {
 }
 NO_WEIGHTS = np.zeros((0, 0, 0, 0), np.float32)
 POOLS = {"relax.nn.max_pool2d": "max_pool", "relax.nn.avg_pool2d": "average_pool"}
-
-
-class UnsupportedStudentError(Exception):
-    """A network with an operation that the kernel generator does not know."""
 
 
 def import_tflite(path: Path) -> Any:

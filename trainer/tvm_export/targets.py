@@ -9,16 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from edge_agent.console.cpu_targets import this_cpu, why_unfit
 from trainer.tvm_export.cpus import AVX2, AVX512, CORTEX_A53, CORTEX_A72, CORTEX_A76, CPU
+from trainer.tvm_export.outcome import MissingCompilerError, UnsupportedStudentError
 
 # Debian: package g++-aarch64-linux-gnu.
 CROSS_COMPILER = "aarch64-linux-gnu-g++"
 # Old enough for Debian 10 and Raspberry Pi OS of 2020: what zig links against is what the device must have.
 OLDEST_GLIBC = "2.28"
-
-
-class MissingCompilerError(Exception):
-    """No linker for the target's architecture."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,19 @@ TARGETS = {
 def host_targets() -> list[ExportTarget]:
     """Targets of this machine's architecture."""
     return [target for target in TARGETS.values() if target.machine == platform.machine()]
+
+
+def runs_here(target: str) -> bool:
+    """Tell whether this machine can run code for the target."""
+    return why_unfit(target, this_cpu()) is None
+
+
+def best_host_target() -> str:
+    """The target that makes the most of this machine; UnsupportedStudentError on a CPU without one."""
+    fitting = [target for target in TARGETS if runs_here(target)]
+    if not fitting:
+        raise UnsupportedStudentError(f"no TVM target for this CPU, expected one of {', '.join(TARGETS)}")
+    return fitting[-1]
 
 
 def linker_for(target: ExportTarget) -> Callable[..., None]:
