@@ -13,6 +13,8 @@ from firmware_images.boot_site import SITE
 
 # The two students of the example are 440 KB: half a minute, in which a plug can be pulled.
 ARTIFACT_BYTES_PER_S = 15_000
+# An emulated device takes seconds for a frame where a Pi takes milliseconds.
+DEADLINE_MS = 60_000
 # An emulated device takes minutes to be there at all.
 DEPLOY_TIMEOUT_S = 7200
 
@@ -38,7 +40,7 @@ class BootCoordinator:
         self._client_settings.write_text(f'site = "{SITE}"\n{table}')
         self._settings = folder / "coordinator.toml"
         self._settings.write_text(
-            f'site = "{SITE}"\ndeployment = {json.dumps(str(self._deployment))}\n'
+            f'deadline_ms = {DEADLINE_MS}\nadaptive_deadline = false\nsite = "{SITE}"\ndeployment = {json.dumps(str(self._deployment))}\n'
             f"artifact_bytes_per_s = {ARTIFACT_BYTES_PER_S}\n"
             f'\n[updates]\nstore = "{folder}/store"\ntrusted_keys = "{self._key}.pub"\n{table}'
         )

@@ -12,6 +12,7 @@ from firmware_images.spec import DEFAULT_SPEC
 
 EPILOG = """examples:
   nonn-image build --output dist
+  nonn-image deb --suite bookworm --output dist
   nonn-image check dist/nonn-edge.img.zst
   nonn-image boot-test dist/nonn-edge.img --machine virt --deployment docs/examples/cifar10-2x-wrn-16-1
   nonn-image imager-manifest dist --url https://downloads.example.org/nonn-edge
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_build(commands.add_parser)
     _add_check(commands.add_parser)
+    _add_deb(commands.add_parser)
     _add_boot_test(commands.add_parser)
     _add_manifest(commands.add_parser)
     _add_flash(commands.add_parser)
@@ -70,6 +72,16 @@ def _add_check(add_parser: AddParser) -> None:
     check.add_argument("--spec", type=Path, default=DEFAULT_SPEC)
     check.add_argument("--board", help="also: does it start on this board (pi3, zero2w, pi4, pi5)?")
     check.set_defaults(job=_check)
+
+
+def _add_deb(add_parser: AddParser) -> None:
+    deb = add_parser("deb", help="build the Debian package for stock Raspberry Pi OS")
+    deb.add_argument("--suite", choices=("bookworm", "trixie"), default="bookworm", help="Debian 12 or 13 [bookworm]")
+    deb.add_argument("--output", type=Path, default=Path("dist"), help="folder for the package [dist]")
+    deb.add_argument(
+        "--cache", type=Path, default=default_cache(), help="folder for finished stages [NONN_IMAGE_CACHE]"
+    )
+    deb.set_defaults(job=_deb)
 
 
 def _add_boot_test(add_parser: AddParser) -> None:
@@ -133,6 +145,14 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         lines = check_image(load_spec(arguments.spec), arguments.image, arguments.board)
     print("\n".join(lines))
+    return ExitCode.OK
+
+
+def _deb(arguments: argparse.Namespace) -> int:
+    from firmware_images.debian_package import SUITES, build_package
+    from firmware_images.spec import load_spec
+
+    print(build_package(load_spec(DEFAULT_SPEC), SUITES[arguments.suite], arguments.cache, arguments.output))
     return ExitCode.OK
 
 

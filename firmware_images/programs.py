@@ -12,6 +12,7 @@ DEBIAN_PACKAGE_OF = {
     "arch-test": "arch-test",
     "bmaptool": "bmap-tools",
     "debugfs": "e2fsprogs",
+    "dpkg-deb": "dpkg",
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "fsck.vfat": "dosfstools",

@@ -21,7 +21,12 @@ class DeploymentProblemError(ValueError):
 
 def install_card_deployment(card: Path, root: Path) -> str:
     """Copy the card's deployment if it is another one than the installed; return its id, or nothing."""
-    source, target = card / CARD_FOLDER, root / INSTALLED
+    return install_deployment(card / CARD_FOLDER, root)
+
+
+def install_deployment(source: Path, root: Path) -> str:
+    """Copy a deployment directory if it is another one than the installed; return its id, or nothing."""
+    target = root / INSTALLED
     manifest = source / MANIFEST
     if not manifest.is_file():
         return ""

@@ -46,8 +46,11 @@ def room_problem(data: Path) -> str:
 def lacks_deployment(folders: DeviceFolders) -> bool:
     """Whether the applied settings need a deployment that nobody will send: no updates, or a coordinator."""
     settings = applied_settings(folders)
-    if settings is None:
-        return False
+    return settings is not None and deployment_is_needed(settings)
+
+
+def deployment_is_needed(settings: CardSettings) -> bool:
+    """Whether nobody will send the device's first deployment."""
     return settings.runs_coordinator or (settings.students != () and not settings.trusted_keys)
 
 
