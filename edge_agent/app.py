@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from edge_agent.console.log import LimitedLog
 from edge_agent.health import ServiceNotifier
-from edge_agent.inference import feature_message
+from edge_agent.inference import are_numbers, feature_message
 from edge_agent.mailbox import FrameMailbox, WaitingFrame
 from edge_agent.node_status import FrameCounts, NodeStatus
 from edge_agent.protocol.errors import ProtocolError
@@ -177,6 +177,10 @@ class AgentApp:
             features = slot.runtime.run(waiting.frame.image)
             student_us = int((time.perf_counter() - started) * 1e6)
             self._guard.end()
+            if not are_numbers(features):
+                self.counts.refused += 1  # quantised, NaN would look like a number
+                self._limited.warn(f"student {slot.student.index}", f"{slot.artifact.file}: features are no numbers")
+                continue
             agent_us = max(student_us, int((self._clock() - waiting.arrived_s) * 1e6))
             message = feature_message(
                 waiting.frame.frame_id, features, slot.runtime.quantization, slot.student.codec, student_us, agent_us
