@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.protocol.feature_codec import quantize_channels
+from edge_agent.protocol.feature_codec import MAX_FEATURE, quantize_channels
 from edge_agent.protocol.feature_message import FeatureMessage
 from edge_agent.protocol.manifest import Codec
 from edge_agent.protocol.quantization import dequantize, quantize
@@ -37,6 +37,15 @@ def feature_message(
         return FeatureMessage(frame_id, real, student_us, agent_us)
     values = quantize(real, codec.scale, codec.zero_point)
     return FeatureMessage(frame_id, values, student_us, agent_us, codec.scale, codec.zero_point)
+
+
+def are_numbers(features: Features) -> bool:
+    """Whether features may travel: finite and within the protocol's bound. features: (width,), int8 or float32.
+
+    >>> are_numbers(np.array([0.5, np.nan], np.float32)), are_numbers(np.array([3.0], np.float32))
+    (False, True)
+    """
+    return features.dtype == np.int8 or bool((np.abs(features) <= MAX_FEATURE).all())
 
 
 def real_features(features: Features, quantization: tuple[float, int] | None) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from edge_agent.assignment_follower import AssignmentFollower
 from edge_agent.camera_role import CameraRole
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
 from edge_agent.console.exit_codes import UserError
+from edge_agent.console.worker import Worker
 from edge_agent.settings import AgentSettings
 from edge_agent.student_slot import StudentSlot, install_student
 
@@ -75,5 +76,7 @@ def _follower(
         app.use(app.deployment_id, slots)
 
     topic = app.topics.node(settings.device, "assignment")
-    follower = AssignmentFollower(topic, open_slot, use, settings.max_students)
+    worker = Worker("assignment")
+    app.watch(worker.ready_fd)
+    follower = AssignmentFollower(topic, open_slot, use, settings.max_students, worker.submit, worker)
     return follower

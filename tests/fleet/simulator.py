@@ -34,6 +34,7 @@ from edge_agent.settings import AgentSettings
 from edge_agent.student_slot import StudentSlot
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
+LOAD_S = 0.3  # a student from disk to its first answer
 TICK_S = 0.25  # as often as the real loops come round without a message
 QUANTIZATION = (0.01, -128)
 
@@ -346,7 +347,11 @@ class Fleet:
         if chosen.students == "auto":
             topic = self.topics.node(name, "assignment")
             follower = AssignmentFollower(
-                topic, lambda index: self._slot(index, node), lambda new: app.use(self.deployment.id, new), 8
+                topic,
+                lambda index: self._slot(index, node),
+                lambda new: app.use(self.deployment.id, new),
+                8,
+                lambda job, done: self.at(self.now + LOAD_S, lambda: done(job())),
             )
             app.extend(follower)
         self._begin(node, app, app.core_subscriptions(), app.status.state("offline"))
