@@ -77,6 +77,8 @@ class LiveFeed(CoordinatorExtension):
         """Update states of devices, which others want too, and the coordinator's own rollout."""
         if message.topic == self._rollout_topic:
             self._rollout = decode_update(RolloutStatus, message.payload) if message.payload else None
+            if self._rollout is not None and self._rollout.phase in ("idle", "complete", "failed"):
+                self._deployment = self._rollout.active  # also of a site that has no frames just now
             return True
         if not message.topic.endswith("/update"):
             return False

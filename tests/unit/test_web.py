@@ -225,6 +225,21 @@ def test_the_rollout_is_shown_until_it_is_purged():
     assert [snapshot.rollout for snapshot in taken] == [status, None]
 
 
+def test_after_an_update_the_new_deployment_is_shown_without_a_frame():
+    from coordinator.roster import Roster
+    from coordinator.web.live_feed import LiveFeed
+    from edge_agent.protocol.update_messages import RolloutStatus
+
+    topics, taken = SiteTopics("home"), []
+    topic = "nonn/1/home/coordinator/main/rollout"
+    feed = LiveFeed(topics, Roster(), LabelBook(topics), taken.append, lambda: True, lambda: True, "d" * 16, topic)
+    for moment, phase, active in [(1.0, "switching", "d" * 16), (2.0, "complete", "b" * 16)]:
+        status = RolloutStatus(v=1, phase=phase, active=active, active_version=1, target="b" * 16)
+        feed.receive(Message(topic, status.encode(), retain=True))
+        feed.tick(moment)
+    assert [snapshot.deployment for snapshot in taken] == ["d" * 16, "b" * 16]
+
+
 def test_snapshots_come_ten_times_a_second_at_most():
     from coordinator.roster import Roster
     from coordinator.web.live_feed import LiveFeed

@@ -1,37 +1,32 @@
-"""SIGKILL of agent, coordinator and broker at every step of a rollout, under 30 frames/s from two sources."""
+"""SIGKILL of agent, coordinator and broker at every step of every journey, under 30 frames/s from two sources."""
 
 import itertools
 import shutil
-import subprocess
 import time
+from typing import get_args
 
 import pytest
-from fleet import COORDINATOR, ROOT, Observer, Site, Traffic, all_run, running
+from fleet import Observer, Site, Traffic, all_run, running
+from journeys import JOURNEYS, SITE, Journey, Step
+
+from edge_agent.protocol.update_messages import RolloutPhase, UpdateStateName
 
 pytestmark = [
     pytest.mark.broker,
     pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed"),
 ]
-# What an observer sees just before the kill: each state of the machine, and each of a device on its way.
-STEPS = {
-    "fetching": lambda o: o.json("coordinator/main/rollout").get("phase") == "fetching",
-    "downloading": lambda o: o.json("node/pi-1/update").get("state") == "downloading",
-    "verifying": lambda o: o.json("node/pi-1/update").get("state") in ("verifying", "ready"),
-    "ready": lambda o: o.json("node/pi-1/update").get("state") == "ready",
-    "switching announced": lambda o: o.json("coordinator/main/rollout").get("phase") == "switching",
-    "first frames switched": lambda o: (
-        o.json("coordinator/main/rollout").get("phase") == "switching"
-        and o.json("node/pi-1/update").get("state") == "active"
-    ),
-    "complete": lambda o: o.json("coordinator/main/rollout").get("phase") == "complete",
-}
-# States of one device mean nothing new to a coordinator or broker that dies in them, and the other way round.
-VICTIMS = {
-    "pi-1": [step for step in STEPS if step != "fetching"],
-    "coordinator": [step for step in STEPS if step != "verifying"],
-    "broker": [step for step in STEPS if step not in ("verifying", "ready")],
-}
+AT_REST = ("idle", "complete", "failed")
+VICTIMS = ("agent", "coordinator", "broker")
+CASES = [(journey, step, victim) for journey in JOURNEYS for step in journey.steps for victim in VICTIMS]
 numbers = itertools.count(2)
+
+
+def test_every_state_is_on_some_journey():
+    """A state that is new in the protocol must be killed in, too."""
+    steps = [step for journey in JOURNEYS for step in journey.steps]
+    phases = {step.state for step in steps if step.where == SITE}
+    assert phases == set(get_args(RolloutPhase)) - {"idle"}, "idle: no rollout since the coordinator's start"
+    assert {step.state for step in steps if step.where != SITE} == set(get_args(UpdateStateName))
 
 
 @pytest.fixture(scope="module")
@@ -42,44 +37,57 @@ def site(tmp_path_factory):
     with running(site.fleet):
         observer = Observer(site.fleet)
         observer.wait("start", all_run(site.fleet, site.first.id), 90)
+        site.bundle(number := next(numbers))  # so that there is a way back from the beginning
+        assert site.deploy(number).returncode == 0
         observer.close()
         yield site
 
 
-def deploying(site, number):
-    return subprocess.Popen(
-        [*COORDINATOR, "deploy", str(site.folder / f"{number}.nonn"), "--wait", "--broker-port", str(site.fleet.port)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(("victim", "step"), [(victim, step) for victim in VICTIMS for step in VICTIMS[victim]])
-def test_killed_at_this_step_the_site_answers_and_the_update_goes_through(site, victim, step):
-    fleet, number = site.fleet, next(numbers)
-    bundle = site.bundle(number)
+@pytest.mark.parametrize(
+    ("journey", "step", "victim"), CASES, ids=[f"{j.name}-{s.name}-{v}".replace(" ", "_") for j, s, v in CASES]
+)
+def test_killed_at_this_step_the_site_answers_and_arrives(site, journey: Journey, step: Step, victim: str):
+    fleet = site.fleet
     observer = Observer(fleet)
-    observer.wait("quiet", lambda o: o.json("coordinator/main/rollout").get("phase") in ("idle", "complete", "failed"))
+    observer.wait("rest", lambda o: o.json(SITE).get("phase") in AT_REST)
+    before, number = observer.json(SITE)["active"], 0
+    target = observer.json(SITE).get("previous")
+    if journey.brings_a_bundle:
+        number = next(numbers)
+        target = site.bundle(number, head_sign=journey.head_sign, broken=journey.broken).id
+    observer.wait("all", all_run(fleet, before))
     traffic = Traffic(fleet.port).start()
     time.sleep(1.2)
-    observer.seen = dict.fromkeys(observer.seen, b"")
-    client = deploying(site, number)
-    observer.wait(step, STEPS[step], 30)
-    fleet.kill(victim)
-    fleet.restart(victim)
-    output, _ = client.communicate(timeout=60)
-    observer.seen = {}
+    observer.history.clear()
+    client = journey.start(site, target, number)
+    if journey.provoke is not None:
+        journey.provoke(observer, target)
+    observer.wait(step.name, lambda o: step.reached(o, target), 30)
+    name = journey.victim if victim == "agent" else victim
+    fleet.kill(name)
+    fleet.restart(name)
+    output, _ = client.communicate(timeout=90)
     observer.close()
-    observer = Observer(fleet)
-    deadline = time.monotonic() + 40
-    while not all_run(fleet, bundle.id)(observer):
-        assert time.monotonic() < deadline, (output, observer.seen, fleet.log("coordinator")[-1500:])
-        if observer.json("coordinator/main/rollout").get("phase") in ("idle", "failed"):
-            # The fetch ended with one of its two sides: an operator's second try goes on from what came.
-            again = site.deploy(number)
-            assert again.returncode == 0 or "active already" in again.stderr or "under way" in again.stderr, again
-        observer.step()
-    observer.close()
+    arrive(site, journey, target, before, number, output)
     traffic.finish()
     site.check(traffic)
-    assert traffic.deployments()[bundle.id] > 0
-    assert set(traffic.deployments()) <= {made.name for made in site.folders[-2:]}
+    assert set(traffic.deployments()) <= {before, target}
+    if journey.arrives:
+        assert traffic.deployments()[target] > 0
+    elif journey.name != "taken back":
+        assert target not in traffic.deployments()
+
+
+def arrive(site: Site, journey: Journey, target: str, before: str, number: int, output: str) -> None:
+    """Wait for the journey's end; what ended with one of its sides is an operator's second try, which goes on."""
+    fleet, observer = site.fleet, Observer(site.fleet)
+    arrived, deadline = all_run(fleet, target if journey.arrives else before), time.monotonic() + 60
+    observer.wait("status", lambda o: "phase" in o.json(SITE))
+    while not (arrived(observer) and observer.json(SITE).get("phase") in AT_REST):
+        assert time.monotonic() < deadline, (output, observer.seen, fleet.log("coordinator")[-1500:])
+        if journey.arrives and observer.json(SITE).get("phase") in ("idle", "failed"):
+            again = journey.start(site, target, number)
+            said, _ = again.communicate(timeout=60)
+            assert again.returncode == 0 or "active already" in said or "under way" in said, said
+        observer.step()
+    observer.close()
