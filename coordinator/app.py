@@ -17,13 +17,14 @@ from coordinator.settings import CoordinatorSettings
 from edge_agent import __version__
 from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.console.log import LimitedLog
+from edge_agent.console.own_certificate import certificate_validity
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.feature_message import FeatureMessage, decode_features
 from edge_agent.protocol.frame_message import FrameMessage, decode_frame
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.link import Connected, Disconnected, Event, Link, Message, Outgoing
+from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.manifest import Codec
-from edge_agent.protocol.mqtt_link import MqttLink
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status, says_alive
 from edge_agent.protocol.topics import FeatureTopic, SiteTopics
 
@@ -57,7 +58,7 @@ class CoordinatorApp:
         self.feature_watch: Callable[[FeatureTopic, FeatureMessage], None] | None = None  # a canary run compares
         self.before_answer: Callable[[bytes], None] | None = None  # the journal notes what is about to go out
         self._state_topic = self.topics.coordinator(settings.coordinator, "state")
-        self._link: Link = link or MqttLink(
+        self._link: Link = link or open_link(
             settings.broker,
             f"nonn-coordinator-{settings.site}-{settings.coordinator}",
             self.core_subscriptions(),
@@ -146,7 +147,7 @@ class CoordinatorApp:
         topics = self.topics
         sources = self.settings.sources
         return [
-            *((topics.frame(source), 0) for source in sources),
+            *((topics.shared_frame(source, self.settings.share_group), 0) for source in sources),
             *((topics.features_of(source), 0) for source in sources),
             (topics.node("+", "state"), 1),
             (topics.node("+", "info"), 1),
@@ -291,6 +292,7 @@ class CoordinatorApp:
 
     def _publish_birth(self) -> None:
         manifest = self.deployment.manifest
+        validity = certificate_validity(self.settings.broker.certificate_file)
         info = CoordinatorInfo(
             session=self.session,
             coordinator_version=__version__,
@@ -302,6 +304,8 @@ class CoordinatorApp:
             channels=manifest.input.channels,
             students=len(manifest.students),
             deadline_ms=self.settings.deadline_ms,
+            insecure=self.settings.broker.is_exposed or None,
+            certificate_until=validity[1] if validity else None,
         )
         topic = self.topics.coordinator(self.settings.coordinator, "info")
         self._link.publish(Outgoing(topic, info.encode(), qos=1, retain=True))

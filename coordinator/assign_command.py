@@ -12,7 +12,7 @@ from edge_agent.console.settings import add_setting_flags, load_settings
 from edge_agent.protocol.fleet_messages import AssignRequest, Response
 from edge_agent.protocol.json_message import decode_json
 from edge_agent.protocol.link import Message, Outgoing
-from edge_agent.protocol.mqtt_link import MqttLink
+from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.topics import MAX_STUDENTS, SiteTopics, check_id
 
 PATIENCE_S = 5.0
@@ -59,7 +59,7 @@ def _assign(arguments: argparse.Namespace) -> int:
 def ask(settings: ClientSettings, request: AssignRequest) -> Response:
     """Send until the coordinator answers; UserError if it does not."""
     topics = SiteTopics(settings.site)
-    link = MqttLink(settings.broker, f"nonn-assign-{request.transaction}", [(topics.response("assign"), 1)])
+    link = open_link(settings.broker, f"nonn-assign-{request.transaction}", [(topics.response("assign"), 1)])
     reason = "no broker"
     try:
         deadline, send_at = time.monotonic() + PATIENCE_S, 0.0

@@ -29,7 +29,7 @@ from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.protocol.bundle import Bundle
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.link import Disconnected, Message, Outgoing
-from edge_agent.protocol.mqtt_link import MqttLink
+from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.signature import SigningKey
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.protocol.update_messages import (
@@ -101,7 +101,7 @@ class DeployClient:
         self._request: DeployRequest
         self._replies: dict[str, DeployReply] = {}
         self._last_trouble = "no answer"
-        self._link = MqttLink(
+        self._link = open_link(
             settings.broker,
             f"nonn-{settings.site}-{self.name}",
             [

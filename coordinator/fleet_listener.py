@@ -5,6 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from coordinator.roster import Roster
@@ -13,7 +14,7 @@ from coordinator.update_view import UpdateView, decode_update_view
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.link import Connected, Disconnected, Event, Message
-from edge_agent.protocol.mqtt_link import MqttLink
+from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.prediction_message import PredictionMessage, decode_prediction
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status
 from edge_agent.protocol.topics import SiteTopics
@@ -56,7 +57,7 @@ class FleetListener:
         filters = [(topics.node("+", "#"), 1), (topics.coordinator("+", "#"), 1), (topics.prediction("+"), 0)]
         if watch_everything:
             filters = [(f"{topics.root}/#", 0)]
-        self._link = MqttLink(settings.broker, f"nonn-look-{secrets.token_hex(4)}", filters)
+        self._link = open_link(settings.broker, f"nonn-look-{secrets.token_hex(4)}", filters)
 
     @property
     def connected(self) -> bool:
@@ -139,11 +140,30 @@ class FleetListener:
         traffic.times_s.append(time.monotonic())
         traffic.totals_ms.append(prediction.latency_ms.total)
 
+    def in_the_open(self) -> list[str]:
+        """Whose messages travel unencrypted over the network, a line each."""
+        broker = self.settings.broker
+        lines = []
+        if broker.is_exposed:
+            lines.append(f"plain MQTT to {broker.host}: whoever is on the network can read and answer")
+        names = [name for name, info in self.coordinators.items() if info.insecure]
+        names += [node.name for node in self.roster.devices if node.online and node.info and node.info.insecure]
+        if names:
+            lines.append(f"{', '.join(sorted(names))}: without TLS over the network")
+        return lines
+
+    def certificates(self) -> dict[str, datetime]:
+        """When whose certificate runs out, as far as devices and coordinators say."""
+        infos: dict[str, NodeInfo | CoordinatorInfo] = dict(self.coordinators)
+        infos |= {device.name: device.info for device in self.roster.devices if device.info}
+        return {name: info.certificate_until for name, info in infos.items() if info.certificate_until is not None}
+
     def as_json(self) -> dict[str, Any]:
         """Everything that is known, for scripts."""
         now = time.monotonic()
         return {
             "site": self.settings.site,
+            "insecure": self.in_the_open(),
             "coordinators": {
                 name: {"online": self.coordinators_online.get(name, False), **info.model_dump(mode="json")}
                 for name, info in sorted(self.coordinators.items())

@@ -16,7 +16,8 @@ from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.log import LimitedLog
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
-from edge_agent.protocol.mqtt_link import Disconnected, Event, Message, MqttLink, Outgoing
+from edge_agent.protocol.link import Disconnected, Event, Message, Outgoing
+from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.prediction_message import PredictionMessage, decode_prediction
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, decode_status
 from edge_agent.protocol.topics import SiteTopics
@@ -54,7 +55,7 @@ class FrameClient:
         self.repeated_answers = 0
         self.labels: Sequence[str] = ()  # the images' true classes, if dashboards shall know them
         self._limited = LimitedLog(_log)
-        self._link = MqttLink(
+        self._link = open_link(
             settings.broker,
             f"nonn-{self.source}",
             [

@@ -21,8 +21,8 @@ from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.settings import add_setting_flags, load_settings
 from edge_agent.console.worker import Worker
 from edge_agent.protocol.frame_message import FrameMessage
-from edge_agent.protocol.link import Disconnected, Message, Outgoing
-from edge_agent.protocol.mqtt_link import MqttLink
+from edge_agent.protocol.link import Disconnected, Link, Message, Outgoing
+from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.prediction_message import PredictionMessage
 from edge_agent.protocol.topics import SiteTopics
 
@@ -133,7 +133,7 @@ def _command(arguments: argparse.Namespace) -> int:
     from coordinator.settings import ClientSettings
 
     settings = load_settings(ClientSettings, arguments, os.environ)
-    link = MqttLink(settings.broker, f"nonn-tidy-{secrets.token_hex(4)}", [(f"{arguments.prefix}/+/+/+/config", 1)])
+    link = open_link(settings.broker, f"nonn-tidy-{secrets.token_hex(4)}", [(f"{arguments.prefix}/+/+/+/config", 1)])
     try:
         found = sorted(_announced(link, arguments.prefix, SiteTopics(settings.site), arguments.only))
         for topic in found:
@@ -146,7 +146,7 @@ def _command(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _announced(link: MqttLink, prefix: str, topics: SiteTopics, only: str | None) -> set[str]:
+def _announced(link: Link, prefix: str, topics: SiteTopics, only: str | None) -> set[str]:
     """Topics of this site's configurations that are retained."""
     deadline = time.monotonic() + 5.0
     found: set[str] = set()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from coordinator.settings import ClientSettings
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.protocol.errors import ProtocolError
-from edge_agent.protocol.link import Connected, Disconnected, Message, Outgoing
-from edge_agent.protocol.mqtt_link import MqttLink
+from edge_agent.protocol.link import Connected, Disconnected, Link, Message, Outgoing
+from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.status import NodeState, decode_status
 from edge_agent.protocol.topics import SiteTopics, check_id
 
@@ -22,7 +22,7 @@ def purge(settings: ClientSettings, devices: Sequence[str], force: bool) -> list
         filters = [f"{topics.root}/node/{check_id(device, 'device')}/#" for device in devices] or [f"{topics.root}/#"]
     except ValueError as error:
         raise UserError(str(error), ExitCode.USAGE) from None
-    link = MqttLink(settings.broker, f"nonn-{settings.site}-purge-{time.time_ns()}", [(name, 1) for name in filters])
+    link = open_link(settings.broker, f"nonn-{settings.site}-purge-{time.time_ns()}", [(name, 1) for name in filters])
     try:
         retained = _retained(link, settings)
         online = sorted(topic.split("/")[-2] for topic, payload in retained.items() if _says_online(topic, payload))
@@ -41,7 +41,7 @@ def purge(settings: ClientSettings, devices: Sequence[str], force: bool) -> list
     return sorted(retained)
 
 
-def _retained(link: MqttLink, settings: ClientSettings) -> dict[str, bytes]:
+def _retained(link: Link, settings: ClientSettings) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     deadline = time.monotonic() + LOGIN_PATIENCE_S
     quiet_at = deadline

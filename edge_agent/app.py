@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from edge_agent.console.log import LimitedLog
-from edge_agent.health import ServiceNotifier
+from edge_agent.console.service_notifier import ServiceNotifier
 from edge_agent.inference import are_numbers, feature_message
 from edge_agent.mailbox import FrameMailbox, WaitingFrame
 from edge_agent.node_status import FrameCounts, NodeStatus
@@ -13,7 +13,7 @@ from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.feature_message import encode_features
 from edge_agent.protocol.frame_message import decode_frame
 from edge_agent.protocol.link import Connected, Disconnected, Event, Extension, Link, Message, Outgoing
-from edge_agent.protocol.mqtt_link import MqttLink
+from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.status import NodeState, decode_status, says_alive
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.settings import AgentSettings
@@ -47,7 +47,7 @@ class AgentApp:
         self._extensions: list[Extension] = []
         self._protocol = ""
         self._clock = clock
-        self._link: Link = link or MqttLink(
+        self._link: Link = link or open_link(
             settings.broker,
             f"nonn-agent-{settings.site}-{settings.device}",
             self.core_subscriptions(),
@@ -64,7 +64,8 @@ class AgentApp:
     def core_subscriptions(self) -> list[tuple[str, int]]:
         """What the loop itself listens to: a device that runs no students needs no frames."""
         sources = self.settings.sources if self.settings.students else ()
-        return [*((self.topics.frame(source), 0) for source in sources), (self.status.state_topic, 1)]
+        frames = [(self.topics.shared_frame(source, self.settings.share_group), 0) for source in sources]
+        return [*frames, (self.status.state_topic, 1)]
 
     @property
     def link(self) -> Link:

@@ -31,6 +31,9 @@ class BrokerSettings(BaseModel):
     protocol: Literal["auto", "5", "3.1.1"] = Field(
         default="auto", description="MQTT version: 5 where the broker speaks it, else 3.1.1"
     )
+    client: Literal["own", "paho"] = Field(
+        default="own", description="MQTT client: our own, or paho-mqtt, which takes longer for each message"
+    )
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from edge_agent.protocol.broker import BrokerSettings
-from edge_agent.protocol.mqtt_link import Connected, Disconnected, Event, Message, MqttLink, Outgoing
+from edge_agent.protocol.link import Connected, Disconnected, Event, Message, Outgoing
+from edge_agent.protocol.link_choice import open_link as open_chosen_link
 
 PATIENCE_S = 45.0
 
@@ -27,7 +28,7 @@ class OpenLink:
     """A link and what it reported."""
 
     def __init__(self, broker: BrokerSettings, name: str = "link-under-test", **more: Any) -> None:
-        self.link = MqttLink(broker, name, more.pop("subscriptions", [(f"{name}/#", 1)]), **more)
+        self.link: Any = open_chosen_link(broker, name, more.pop("subscriptions", [(f"{name}/#", 1)]), **more)
         self.events: list[Event] = []
 
     def until(self, reached: Callable[[Event], bool]) -> Any:
@@ -46,12 +47,13 @@ class OpenLink:
         return int(self.link.nodelay)
 
 
-@pytest.fixture
-def opened() -> Iterator[Callable[..., OpenLink]]:
+@pytest.fixture(params=["own", "paho"])
+def opened(request: Any) -> Iterator[Callable[..., OpenLink]]:
     links: list[OpenLink] = []
 
     def open_link(*arguments: Any, **more: Any) -> OpenLink:
-        links.append(OpenLink(*arguments, **more))
+        broker, *names = arguments
+        links.append(OpenLink(broker.model_copy(update={"client": request.param}), *names, **more))
         return links[-1]
 
     yield open_link
