@@ -160,9 +160,7 @@ class PahoLink:
     def _read(self, connection: Any) -> None:
         while len(self._events) < MAX_EVENTS_PER_POLL:
             self._client.loop_read()
-            if self._client.socket() is not connection:
-                return
-            if not _buffered(connection) and not select.select([connection.fileno()], [], [], 0)[0]:
+            if self._client.socket() is not connection or not _readable(connection):
                 return
 
     def _connect_when_due(self, timeout_s: float) -> None:
@@ -274,6 +272,10 @@ class PahoLink:
 def _set_nodelay(_client: mqtt.Client, _user: Any, connection: Any) -> None:
     # Without it Nagle and delayed ACKs add 40 ms to every small message (docs/decisions/0003).
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _readable(connection: Any) -> bool:
+    return _buffered(connection) or bool(select.select([connection], [], [], 0)[0])
 
 
 def _buffered(connection: Any) -> bool:
