@@ -9,7 +9,7 @@ from coordinator.home_assistant_settings import HomeAssistantSettings
 from coordinator.web.settings import DashboardSettings
 from edge_agent.console.update_settings import UpdateSettings
 from edge_agent.protocol.broker import BrokerSettings
-from edge_agent.protocol.topics import check_id
+from edge_agent.protocol.topics import check_id, check_sources
 
 
 def _site_id(text: str) -> str:
@@ -20,8 +20,8 @@ def _coordinator_id(text: str) -> str:
     return check_id(text, "coordinator")
 
 
-def _source_id(text: str) -> str:
-    return text if text == "+" else check_id(text, "source")
+def _group_id(text: str) -> str:
+    return check_id(text, "share_group")
 
 
 class ClientSettings(BaseModel):
@@ -39,8 +39,11 @@ class CoordinatorSettings(ClientSettings):
     """What a coordinator answers, and how long it waits."""
 
     deployment: Path | None = Field(default=None, description="deployment directory: manifest.json and its files")
-    sources: tuple[Annotated[str, AfterValidator(_source_id)], ...] = Field(
-        default=("+",), description="sources to answer, or + for all; no two coordinators may share one"
+    sources: Annotated[tuple[str, ...], AfterValidator(check_sources)] = Field(
+        default=("+",), description="sources to answer, or + for all; no two coordinators may have one in common"
+    )
+    share_group: Annotated[str, AfterValidator(_group_id)] | None = Field(
+        default=None, description="coordinators of one group have sources in common: each frame goes to one of them"
     )
     deadline_ms: float = Field(default=500.0, gt=0, le=60_000, description="longest wait for a frame's students")
     adaptive_deadline: bool = Field(

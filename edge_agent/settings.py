@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from edge_agent.console.update_settings import UpdateSettings
 from edge_agent.metrics_settings import MetricsSettings
 from edge_agent.protocol.broker import BrokerSettings
-from edge_agent.protocol.topics import MAX_STUDENTS, check_id
+from edge_agent.protocol.topics import MAX_STUDENTS, check_id, check_sources
 
 
 def default_device_id() -> str:
@@ -29,6 +29,16 @@ def _site_id(text: str) -> str:
 
 def _source_id(text: str) -> str:
     return check_id(text, "source")
+
+
+def _group_id(text: str) -> str:
+    return check_id(text, "share_group")
+
+
+def _each_once(students: Any) -> Any:
+    if students != "auto" and len(set(students)) < len(students):
+        raise ValueError(f"students {', '.join(map(str, students))}: expected each of them once")
+    return students
 
 
 def _student_words(given: Any) -> Any:
@@ -68,15 +78,22 @@ class AgentSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     deployment: Path | None = Field(default=None, description="deployment directory: manifest.json and its files")
-    students: Annotated[Students | Literal["auto"], BeforeValidator(_student_words)] = Field(
-        description="indices of the students that this device runs, such as 0,2; auto: as assigned; none: camera only"
+    students: Annotated[Students | Literal["auto"], BeforeValidator(_student_words), AfterValidator(_each_once)] = (
+        Field(
+            description="indices of the students that this device runs, such as 0,2; auto: as assigned; none: camera only"
+        )
     )
     max_students: int = Field(default=4, ge=1, le=MAX_STUDENTS, description="most students to run when set to auto")
     site: Annotated[str, AfterValidator(_site_id)] = Field(default="home", description="name of the site")
     device: Annotated[str, AfterValidator(_device_id)] = Field(
         default_factory=default_device_id, description="name of this device, unique at its site [host name]"
     )
-    sources: tuple[str, ...] = Field(default=("+",), description="sources to answer, or + for all")
+    sources: Annotated[tuple[str, ...], AfterValidator(check_sources)] = Field(
+        default=("+",), description="sources to answer, or + for all"
+    )
+    share_group: Annotated[str, AfterValidator(_group_id)] | None = Field(
+        default=None, description="devices of one group share the frames among them: each frame goes to one of them"
+    )
     engine: Literal["auto", "tflite", "tvm"] = Field(default="auto", description="inference engine")
     precision: Literal["auto", "int8", "dynamic", "float16", "float32"] = Field(
         default="auto", description="artifact to run; auto takes the smallest"

@@ -20,6 +20,18 @@ def check_id(text: str, what: str) -> str:
     return text
 
 
+def check_sources(sources: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `sources` if each is a legal id and stands there once, or if it is `+` alone; else ValueError."""
+    for source in sources:
+        if source != "+":
+            check_id(source, "source")
+    if len(set(sources)) < len(sources):
+        raise ValueError(f"sources {', '.join(sources)}: expected each of them once")
+    if "+" in sources and len(sources) > 1:
+        raise ValueError(f"sources {', '.join(sources)}: expected + alone, which is all of them, or names")
+    return sources
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureTopic:
     """`feature/<source>/<deployment>/<student>/<device>`, taken apart."""
@@ -40,6 +52,11 @@ class SiteTopics:
     def frame(self, source: str) -> str:
         """Images of one source; `+` for all."""
         return f"{self.root}/frame/{source}"
+
+    def shared_frame(self, source: str, share_group: str | None) -> str:
+        """Filter for frames of one source; of those who name the same group, the broker gives each frame to one."""
+        topic = self.frame(source)
+        return topic if share_group is None else f"$share/{share_group}/{topic}"
 
     def feature(self, source: str, deployment: str, student: int, device: str) -> str:
         """Where one device publishes one student's features of one source."""
