@@ -26,7 +26,7 @@ from edge_agent.console.cpu_targets import this_cpu, why_unfit
 from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.runtimes.tvm_library import find_library
 from trainer.tvm_export.compiler import compile_student
-from trainer.tvm_export.graph_reader import UnsupportedStudentError
+from trainer.tvm_export.outcome import UnsupportedStudentError
 from trainer.tvm_export.targets import host_targets
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.tvm_export.graph_reader import UnsupportedStudentError, import_tflite, read_network
+from trainer.tvm_export.graph_reader import import_tflite, read_network
 from trainer.tvm_export.layers import Group, Source, Window
+from trainer.tvm_export.outcome import UnsupportedStudentError
 
 Array = NDArray[np.float32]
 

@@ -65,6 +65,17 @@ class RunConfiguration(BaseModel):
     precisions: tuple[Precision, ...] = Field(
         default=("float32", "int8"), min_length=1, description="any of float32, float16, dynamic, int8"
     )
+    tvm: tuple[str, ...] = Field(
+        default=("auto",),
+        min_length=1,
+        description="CPUs to compile students for with TVM: auto, none, host, aarch64-cortex-a53 and others",
+    )
+    feature_encoding: Literal["auto", "float32", "int8", "int4"] = Field(
+        default="auto", description="how features travel; auto takes the shortest that loses too little"
+    )
+    feature_points: float = Field(
+        default=0.1, ge=0, le=100, description="points of accuracy that the encoding of features may cost"
+    )
     name: str = Field(default="nonn", description="the deployment's name")
     version: int = Field(default=1, ge=1, description="the deployment's version")
 

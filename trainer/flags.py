@@ -7,7 +7,7 @@ from edge_agent.console.exit_codes import ExitCode, UserError
 from trainer.configuration import RunConfiguration
 from trainer.recipes import recipe_names, recipe_settings
 
-TUPLES_OF_TEXT = ("student", "precisions")
+TUPLES_OF_TEXT = ("student", "precisions", "tvm")
 SHORT_HELP = {
     "dataset": "PATH|cifar10|digits",
     "teacher": "NAME|FILE.keras",
@@ -18,6 +18,8 @@ SHORT_HELP = {
     "partition": "communities|random|contiguous",
     "teacher_engine": "auto|keras|tflite",
     "precisions": "P[,P...]",
+    "tvm": "CPU[,CPU...]",
+    "feature_encoding": "auto|float32|int8|int4",
 }
 
 

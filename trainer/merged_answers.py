@@ -10,6 +10,7 @@ from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.protocol.head import MergeHead, probabilities
 from edge_agent.protocol.manifest import Artifact, Codec, Student
 from edge_agent.protocol.quantization import dequantize, quantize
+from trainer.feature_budget import through_codec
 from trainer.litert_batches import StudentFeatures, features_of
 
 FloatArray = NDArray[np.float32]
@@ -27,8 +28,10 @@ class MergedAnswers:
 
 
 def over_the_wire(raw: StudentFeatures, codec: Codec) -> FloatArray:
-    """Features as the coordinator sees them: through int8 and back. raw.values: (n, width) -> (n, width), float32."""
+    """Features as the coordinator sees them, encoded and back. raw.values: (n, width) -> (n, width), float32."""
     real = raw.real()
+    if codec.channel_ranges is not None:
+        return through_codec(real, codec)
     if raw.quantization is not None or codec.encoding == "float32":
         return real
     return dequantize(quantize(real, codec.scale, codec.zero_point), codec.scale, codec.zero_point)

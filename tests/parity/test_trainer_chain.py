@@ -13,19 +13,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_agent.console.cpu_targets import this_cpu, why_unfit
 from edge_agent.console.deployment_directory import open_deployment
-from edge_agent.console.exit_codes import ExitCode
+from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.protocol.head import MergeHead, probabilities
 from edge_agent.protocol.quantization import dequantize
+from edge_agent.runtimes import open_runtime
 from trainer.datasets import load_dataset
+from trainer.export_checks import ExportAccuracy, check_accuracies
+from trainer.feature_budget import through_codec
 from trainer.golden import golden_image
 from trainer.litert_batches import open_interpreter
+from trainer.tvm_export.targets import best_host_target
 
 SIZE = 12
 CLASSES = ("blue", "green", "red")
 SETTINGS = (
     "--teacher", "cnn-8-12", "--student", "cnn-4-6,wrn-10-1", "--students", "2", "--teacher-passes", "6",
     "--passes", "4", "--views", "2", "--crop-pad", "1", "--batch", "16", "--name", "colours",
+    "--tvm", "host,aarch64-cortex-a53",
 )  # fmt: skip
 
 
@@ -94,7 +100,15 @@ def test_the_deployment_is_complete_and_true(run, images):
     golden = np.frombuffer(deployment.read(manifest.golden_input), np.uint8).reshape(SIZE, SIZE, 3)
     assert np.array_equal(golden, golden_image((SIZE, SIZE, 3), seed=0))
     for student in manifest.students:
+        compiled = {artifact.target for artifact in student.artifacts if artifact.engine == "tvm"}
+        assert compiled == {best_host_target(), "aarch64-cortex-a53"}
         for artifact in student.artifacts:
+            if artifact.engine == "tvm":
+                if why_unfit(artifact.target, this_cpu()) is None:
+                    runtime = open_runtime(run / "export" / artifact.file, "tvm")
+                    error = np.max(np.abs(runtime.run(golden) - np.array(student.golden.features)))
+                    assert error <= 1e-4 * max(student.golden.features), artifact.file
+                continue
             features = run_artifact(deployment.read(artifact), golden)
             error = np.max(np.abs(features - np.array(student.golden.features)))
             assert error <= student.golden.tolerance, artifact.file
@@ -109,6 +123,31 @@ def run_artifact(content: bytes, pixels: np.ndarray) -> np.ndarray:
     return dequantize(values, *answer["quantization"]) if values.dtype == np.int8 else values
 
 
+def test_the_export_says_what_it_checked(run):
+    results = json.loads((run / "exporting" / "stage.json").read_text())["results"]
+    checked = {(one["engine"], one["precision"]): one["accuracy"] for one in results["accuracies"]}
+    assert set(checked) == {("tflite", "float32"), ("tflite", "int8"), ("tvm", "float32")}
+    assert checked["tvm", "float32"] == checked["tflite", "float32"]
+    assert all(seconds < 30 for seconds in results["compile_s"].values())
+    encodings = [(row["encoding"], row["deflate"]) for row in results["feature_budget"]]
+    assert encodings == [("float32", False), ("int8", False), ("int8", True), ("int4", False), ("int4", True)]
+    lost = next(r["points_lost"] for r in results["feature_budget"] if not r["deflate"] and r["encoding"] in
+                results["feature_encoding"])  # fmt: skip
+    assert lost <= 0.1
+    again = call("export", "--out", run)
+    assert again.returncode == 0
+    assert "chosen" in again.stderr
+    assert "| tvm float32 |" in again.stderr
+
+
+def test_a_wrong_export_is_refused():
+    good = ExportAccuracy("tflite", "float32", 0.90, 1)
+    check_accuracies([good], 0.90, images=5000)
+    with pytest.raises(UserError, match=r"tflite int8: 80.00% on validation where Keras has 90.00%.*not exported"):
+        check_accuracies([good, ExportAccuracy("tflite", "int8", 0.80, 1)], 0.90, images=5000)
+    check_accuracies([ExportAccuracy("tflite", "int8", 0.80, 1)], 0.90, images=30)  # three images
+
+
 def test_offline_answers_are_those_of_artifacts_and_head(run, images):
     deployment = open_deployment(run / "export")
     manifest = deployment.manifest
@@ -120,7 +159,10 @@ def test_offline_answers_are_those_of_artifacts_and_head(run, images):
         deployment.read(next(a for a in student.artifacts if a.precision == "int8")) for student in manifest.students
     ]
     for index in (0, 17, 35):
-        features = {k: run_artifact(content, test.images[index]) for k, content in enumerate(contents)}
+        features = {
+            k: through_codec(run_artifact(content, test.images[index])[None], manifest.codecs[k])[0]
+            for k, content in enumerate(contents)
+        }
         for mask, present in ((3, (0, 1)), (1, (0,)), (2, (1,))):
             expected = probabilities(*head.merge({k: features[k] for k in present}))
             assert np.array_equal(stored[f"p{mask}"][index], expected)

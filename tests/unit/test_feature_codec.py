@@ -16,7 +16,16 @@ from edge_agent.protocol.feature_codec import (
     payload_bytes,
 )
 from edge_agent.protocol.feature_message import CHANNELS_HEADER_BYTES, FeatureMessage, encode_features
-from trainer.feature_budget import budget_table, feature_budget
+from edge_agent.protocol.manifest import Codec
+from trainer.feature_budget import (
+    BudgetRow,
+    budget_table,
+    channel_codec,
+    choose_row,
+    chosen_codecs,
+    feature_budget,
+    through_codec,
+)
 
 WIDTHS = st.integers(1, 130)
 
@@ -148,9 +157,51 @@ def test_the_budget_table_shows_that_int4_halves_int8_and_loses_little():
         joined, middle = np.concatenate(parts, axis=1), np.concatenate(centres, axis=1)
         return np.argmin(((joined[:, None] - middle) ** 2).sum(axis=2), axis=1)
 
-    rows = {row.encoding: row for row in feature_budget([f[:100] for f in features], features, labels, classify)}
+    rows = {row.title: row for row in feature_budget([f[:100] for f in features], features, labels, classify)}
     assert rows["float32"].largest_payload_bytes == 128
     assert rows["int8 per channel"].largest_payload_bytes == 32
     assert rows["int4 per channel"].largest_payload_bytes == 16
     assert abs(rows["int4 per channel"].points_lost) <= 1
-    assert "int4 per channel" in budget_table(list(rows.values()))
+    table = budget_table(list(rows.values()), rows["int4 per channel"])
+    assert [line for line in table.splitlines() if "chosen" in line] == [
+        line for line in table.splitlines() if line.startswith("| int4 per channel |")
+    ]
+    assert rows["int4 per channel"].largest_message_bytes == 16 + CHANNELS_HEADER_BYTES
+
+
+def row(encoding: str, payload: float, lost: float, deflate: bool = False) -> BudgetRow:
+    header = 28 if encoding == "float32" else CHANNELS_HEADER_BYTES
+    return BudgetRow(encoding, deflate, payload, int(payload), int(payload) + header, 0.9, lost)
+
+
+def test_the_shortest_encoding_that_loses_little_is_chosen():
+    rows = [row("float32", 512, 0), row("int8", 128, 0.02), row("int4", 64, 0.08)]
+    assert choose_row(rows, "auto", 0.1).encoding == "int4"
+    assert choose_row(rows, "auto", 0.05).encoding == "int8"
+    assert choose_row(rows, "auto", 0.0).encoding == "float32"
+    assert choose_row(rows, "int8", 0.0).encoding == "int8"  # asked for, whatever it loses
+
+
+def test_deflate_is_chosen_only_where_it_saves_a_twentieth_of_the_message():
+    plain = row("int4", 64, 0)
+    assert choose_row([plain, row("int4", 62, 0, deflate=True)], "auto", 0.1) == plain
+    assert choose_row([plain, row("int4", 40, 0, deflate=True)], "auto", 0.1).deflate
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_short_numbers_of_a_codec_keep_zero_exact_and_lose_nothing(bits):
+    seen = np.random.default_rng(2).normal(0.5, 1, (300, 20)).astype(np.float32)
+    exact = calibrate_ranges(seen, bits)
+    codec = channel_codec(seen, bits)
+    zeros = through_codec(np.zeros((1, 20), np.float32), codec)
+    assert np.abs(zeros).max() < 1e-6
+    error = np.mean((through_codec(seen, codec) - seen) ** 2)
+    assert error <= 1.01 * np.mean(squared_error(seen, exact, bits))
+    assert max(len(repr(step)) for step in codec.ranges.step) <= 9
+
+
+def test_codecs_follow_the_row():
+    seen = [np.random.default_rng(3).random((50, 4)).astype(np.float32)]
+    assert chosen_codecs(row("float32", 16, 0), seen) == [Codec(encoding="float32")]
+    [codec] = chosen_codecs(row("int4", 2, 0, deflate=True), seen)
+    assert (codec.encoding, codec.deflate, codec.ranges is not None) == ("int4", True, True)

@@ -13,10 +13,10 @@ from trainer.tvm_export.layers import Group, Halo, Network, Source, Step, Tensor
 
 tvm = pytest.importorskip("tvm", reason="apache-tvm is not installed (extra: tvm)")
 
-from trainer.tvm_export.compiler import WrongStudentError, check_parity, compile_student, run_compiled  # noqa: E402
+from trainer.tvm_export.compiler import check_parity, compile_student, run_compiled  # noqa: E402
 from trainer.tvm_export.direct_convolution import build_direct_convolution, pack_weights  # noqa: E402
 from trainer.tvm_export.export import export_tvm_students  # noqa: E402
-from trainer.tvm_export.graph_reader import UnsupportedStudentError  # noqa: E402
+from trainer.tvm_export.outcome import UnsupportedStudentError, WrongStudentError  # noqa: E402
 from trainer.tvm_export.simple_kernels import build_pool  # noqa: E402
 from trainer.tvm_export.targets import CROSS_COMPILER, TARGETS, host_targets  # noqa: E402
 
@@ -176,7 +176,7 @@ def test_int8_files_unknown_targets_and_damage_are_refused(tiny, tmp_path):
 @pytest.mark.skipif(not shutil.which(CROSS_COMPILER), reason=f"{CROSS_COMPILER} is not installed")
 def test_a_student_is_exported_for_every_target_or_for_none(tiny, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
-    exported = export_tvm_students(tiny / "student-0.float32.tflite", tmp_path, images, ["aarch64-cortex-a72"])
+    exported = export_tvm_students(tiny / "student-0.float32.tflite", tmp_path, images, ["aarch64-cortex-a72"]).compiled
     assert [path.name for path in tmp_path.iterdir()] == ["student-0.aarch64-cortex-a72.so"]
     assert exported[0].target == "aarch64-cortex-a72"
     exported[0].path.unlink()

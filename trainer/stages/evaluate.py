@@ -66,7 +66,8 @@ def _teacher_accuracy(context: RunContext, folder: Path) -> dict[str, Any]:
 def _students(context: RunContext, deployment: DeploymentDirectory, folder: Path) -> dict[str, Any]:
     manifest, test = deployment.manifest, context.dataset.test
     head = MergeHead.from_bytes(deployment.read(manifest.head), manifest.widths, len(manifest.classes))
-    precisions = [p for p in PREFERENCE if p in {a.precision for a in manifest.students[0].artifacts}]
+    made = {artifact.precision for artifact in manifest.students[0].artifacts if artifact.engine == "tflite"}
+    precisions = [p for p in PREFERENCE if p in made]
     by_precision: dict[str, Any] = {}
     for precision in precisions:
         say(f"evaluate: students as {precision}")
