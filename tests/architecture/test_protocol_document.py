@@ -4,11 +4,12 @@ import json
 import re
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from edge_agent.protocol import feature_message, frame_message, head, json_message, manifest
+from edge_agent.protocol import chunks, feature_message, frame_message, head, json_message, manifest, signature
+from edge_agent.protocol import update_messages as updates
 from edge_agent.protocol.mqtt_link import LOGIN_TIMEOUT_S
 from edge_agent.protocol.prediction_message import LatencySplit, PredictionMessage
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, StudentInfo
@@ -33,10 +34,17 @@ def layout(text: str) -> list[tuple[int, str, str, str]]:
     return [(int(offset), size.strip(), kind.strip(), name.strip()) for offset, size, kind, name in rows]
 
 
+def words_of(text: str) -> set[str]:
+    """Everything in backquotes that may be a key or a value."""
+    return set(re.findall(r"`([a-z_0-9]+)`", text))
+
+
 def byte_table(document: str, kind: str) -> list[tuple[int, str, str, str]]:
     """Rows of the layout that a golden file is written in."""
     if kind == "frames":
         return layout(section(document, 3))
+    if kind == "chunks":
+        return layout(section(document, 13))
     scalar, channels = section(document, 4).split("### Version 2")
     return layout(scalar if kind == "features" else channels)
 
@@ -47,6 +55,7 @@ def byte_table(document: str, kind: str) -> list[tuple[int, str, str, str]]:
         ("frames", frame_message._HEADER, frame_message.HEADER_BYTES),
         ("features", feature_message._HEADER, feature_message.HEADER_BYTES),
         ("channel_features", feature_message._CHANNELS_HEADER, feature_message.CHANNELS_HEADER_BYTES),
+        ("chunks", chunks._HEADER, chunks.HEADER_BYTES),
     ],
 )
 def test_byte_tables_agree_with_the_code(document: str, kind: str, packed: struct.Struct, header_bytes: int) -> None:
@@ -87,6 +96,12 @@ def test_limits_of_the_document_are_those_of_the_code(document: str) -> None:
     assert str(manifest.MAX_FILTERS) in deployments
     assert head.MAX_WEIGHT == 2.0**40
     assert f"{head.MIN_TEMPERATURE:g} to {head.MAX_TEMPERATURE:g}" in files
+    rollouts = section(document, 13)
+    assert f"at most {json_message.MAX_JSON_BYTES} bytes, those with a manifest {updates.MAX_DESIRED_BYTES}" in rollouts
+    assert f"1 to {chunks.MAX_WINDOW} numbers" in rollouts
+    assert f"at most {signature.MAX_SIGNATURES} objects" in rollouts
+    assert f"`{chunks.CHUNK_BYTES} x number`" in rollouts
+    assert set(get_args(updates.RolloutPhase)) | set(get_args(updates.UpdateStateName)) <= words_of(rollouts)
     assert f"within {LOGIN_TIMEOUT_S:.0f} seconds" in section(document, 2)
 
 
@@ -97,10 +112,13 @@ def test_limits_of_the_document_are_those_of_the_code(document: str) -> None:
         (6, [NodeState, NodeInfo, StudentInfo, NodeTelemetry, CoordinatorInfo]),
         (7, [manifest.Manifest, manifest.Student, manifest.Artifact, manifest.Golden]),
         (7, [manifest.Codec, manifest.CodecRanges]),
+        (13, [updates.DesiredMessage, updates.SwitchMessage, updates.NodeUpdate, updates.ChunkRequest]),
+        (13, [updates.DeployRequest, updates.DeployReply, updates.RolloutStatus, updates.CanaryReport]),
+        (13, [updates.SignedContent, updates.RollbackOrder, signature.Signature]),
     ],
 )
 def test_every_key_is_documented(document: str, number: int, kinds: list[Any]) -> None:
-    words = set(re.findall(r"`([a-z_0-9]+)`", section(document, number)))
+    words = words_of(section(document, number))
     for kind in kinds:
         keys = {field.alias or name for name, field in kind.model_fields.items()}
         assert keys - words - {"v"} == set(), kind.__name__
