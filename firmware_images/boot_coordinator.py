@@ -1,15 +1,16 @@
-"""The coordinator of a boot test, started as an operator starts it, and the updates that he signs and deploys."""
+"""The site of a boot test, made as its operator makes one: init, device add, mosquitto, coordinator, signed bundles."""
 
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from edge_agent.protocol.broker import BrokerSettings
 from firmware_images import programs
-from firmware_images.boot_authority import BootAuthority, Identity
-from firmware_images.boot_site import SITE
+from firmware_images.boot_site import HOST_SEEN_BY_GUEST, SITE, free_port
 
 # The two students of the example are 440 KB: half a minute, in which a plug can be pulled.
 ARTIFACT_BYTES_PER_S = 15_000
@@ -19,59 +20,72 @@ DEADLINE_MS = 60_000
 DEPLOY_TIMEOUT_S = 7200
 
 
-class BootCoordinator:
-    """nonn-coordinator on this machine; `deployment`: what it starts with."""
+class BootSite:
+    """A site's folder with its broker and coordinator on this machine; `deployment`: what it starts with."""
 
-    def __init__(self, folder: Path, deployment: Path, port: int, authority: BootAuthority, issued: Identity) -> None:
-        self._folder, self._deployment = folder, deployment.resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._key = folder / "release.key"
-        _run("trainer.cli", "bundle", "keygen", self._key, "--comment", "boot test")
-        self.trusted_keys = (folder / "release.key.pub").read_text()
-        broker = {
-            "host": "127.0.0.1",
-            "port": port,
-            "ca_file": str(authority.certificate),
-            "certificate_file": str(issued.certificate),
-            "key_file": str(issued.key),
-        }
-        table = "\n[broker]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in broker.items())
-        self._client_settings = folder / "client.toml"
-        self._client_settings.write_text(f'site = "{SITE}"\n{table}')
-        self._settings = folder / "coordinator.toml"
-        self._settings.write_text(
-            f'deadline_ms = {DEADLINE_MS}\nadaptive_deadline = false\nsite = "{SITE}"\ndeployment = {json.dumps(str(self._deployment))}\n'
-            f"artifact_bytes_per_s = {ARTIFACT_BYTES_PER_S}\n"
-            f'\n[updates]\nstore = "{folder}/store"\ntrusted_keys = "{self._key}.pub"\n{table}'
-        )
+    def __init__(self, folder: Path, deployment: Path) -> None:
+        programs.require(["mosquitto"])
+        self._work, self._deployment = folder, deployment.resolve()
+        self._folder = folder / "site"
+        self.port = free_port()
+        words = ["--site", SITE, "--broker-host", HOST_SEEN_BY_GUEST, "--broker-name", "127.0.0.1"]
+        _run("coordinator.cli", "init", self._folder, *words, "--broker-port", self.port)
+        self._key = self._folder / "keys/deployment.key"
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        self._start("coordinator", "run", "--config", self._settings)
+        self._start("mosquitto", ["mosquitto", "-c", str(self._folder / "broker/mosquitto.conf")])
+        settings = self._folder / "coordinator/coordinator.toml"
+        self._start("coordinator", [
+            *_module("coordinator.cli"), "run", "--config", str(settings), "--broker-host", "127.0.0.1",
+            "--deployment", str(self._deployment), "--deadline-ms", str(DEADLINE_MS), "--adaptive-deadline", "false",
+            "--artifact-bytes-per-s", str(ARTIFACT_BYTES_PER_S),
+        ])  # fmt: skip
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._processes:
-            process.terminate()
+        for process in reversed(self._processes):
+            process.kill()
             process.wait()
+
+    def card(self, name: str, students: list[int], *words: object) -> str:
+        """Admit a device; return its card."""
+        target = self._work / f"card-{name}.toml"
+        indices = ",".join(map(str, students))
+        _run("coordinator.cli", "device", "add", name, "--students", indices, "--out", target, "--dir", self._folder,
+             *words)  # fmt: skip
+        return target.read_text()
+
+    def login(self) -> BrokerSettings:
+        """The coordinator's own certificate: nobody else may read features."""
+        found = tomllib.loads((self._folder / "coordinator/coordinator.toml").read_text())["broker"]
+        return BrokerSettings.model_validate({**found, "host": "127.0.0.1"})
 
     def deploy(self, version: int) -> str:
         """Sign the deployment as `version` and begin to bring it to the site; return its id."""
-        bundle = self._folder / f"version-{version}.nonn"
+        bundle = self._work / f"version-{version}.nonn"
         _run("trainer.cli", "bundle", self._deployment, "--version", version, "--key", self._key, "--out", bundle)
         inspected = json.loads(_run("trainer.cli", "bundle", "inspect", bundle, "--json"))
-        self._start(
-            f"deploy-{version}", "deploy", bundle, "--timeout", DEPLOY_TIMEOUT_S, "--config", self._client_settings
-        )
+        operator = self._folder / "clients/operator/operator.toml"
+        self._start(f"deploy-{version}", [
+            *_module("coordinator.cli"), "deploy", str(bundle), "--timeout", str(DEPLOY_TIMEOUT_S),
+            "--config", str(operator), "--broker-host", "127.0.0.1",
+        ])  # fmt: skip
         return str(inspected["deployment"])
 
-    def _start(self, name: str, *words: object) -> None:
-        command = [sys.executable, "-m", "coordinator.cli", *map(str, words)]
-        with (self._folder / f"{name}.log").open("wb") as log:
-            self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+    def _start(self, name: str, command: list[str]) -> None:
+        environment = programs.tool_environment()
+        with (self._work / f"{name}.log").open("wb") as log:
+            self._processes.append(
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+            )
+
+
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-m", name]
 
 
 def _run(module: str, *words: object) -> str:
-    return programs.run([sys.executable, "-m", module, *map(str, words)])
+    return programs.run([*_module(module), *map(str, words)])

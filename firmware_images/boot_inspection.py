@@ -1,14 +1,12 @@
 """A look into the running device over ssh: its units, mounts and restrictions, and a second agent with TVM."""
 
 import io
-import os
 import subprocess
 import tarfile
 from pathlib import Path
 
 from edge_agent.console.exit_codes import UserError
 from firmware_images import programs
-from firmware_images.boot_authority import Identity
 
 SSH_S = 600  # a key exchange, and Python's start, with every instruction emulated
 TVM_AGENT = "tvm"
@@ -48,7 +46,7 @@ class DeviceShell:
         self._port = port
         self._key = folder / "ssh.key"
         programs.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "boot-test", "-f", self._key])
-        self.public_key = self._key.with_suffix(".key.pub").read_text().strip()
+        self.public_key = Path(f"{self._key}.pub")
 
     def run(self, script: str, stdin: bytes = b"") -> str:
         """Run a shell script there; return its output. UserError if it fails."""
@@ -58,7 +56,7 @@ class DeviceShell:
         try:
             done = subprocess.run(
                 [*command, "root@127.0.0.1", script],
-                input=stdin, capture_output=True, check=False, timeout=SSH_S, env={**os.environ},
+                input=stdin, capture_output=True, check=False, timeout=SSH_S, env=programs.tool_environment(),
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise UserError(f"ssh to the device took more than {SSH_S} s") from error
@@ -67,15 +65,13 @@ class DeviceShell:
         return done.stdout.decode(errors="replace")
 
 
-def start_tvm_agent(shell: DeviceShell, deployment: Path, device: str, identity: Identity) -> None:
+def start_tvm_agent(shell: DeviceShell, deployment: Path, device: str, certificate: str, key: str) -> None:
     """Start edge-agent@tvm, the unit's template, with a TVM student and an identity of its own."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         archive.add(deployment, "deployment", filter=lambda entry: None if "/." in entry.name else entry)
-        archive.add(identity.certificate, "device.pem")
-        archive.add(identity.key, "device.key")
-        name = f'device = "{device}"\n'.encode()
-        entry = tarfile.TarInfo("name.toml")
-        entry.size = len(name)
-        archive.addfile(entry, io.BytesIO(name))
+        for name, text in (("device.pem", certificate), ("device.key", key), ("name.toml", f'device = "{device}"\n')):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
     shell.run(START_TVM, packed.getvalue())

@@ -22,11 +22,12 @@ from edge_agent.protocol.status import NodeInfo, NodeState, decode_status
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.protocol.update_messages import NodeUpdate, decode_update
 from firmware_images import programs
-from firmware_images.boot_authority import BootAuthority, Identity
+from firmware_images.boot_authority import BootAuthority
 
 HOST_SEEN_BY_GUEST = "10.0.2.2"  # QEMU's user network maps it to the host's loopback
 SITE = "boot-test"
-SOURCE = "boot-test"
+# One of the two sources that a coordinator may publish as: the observer logs in with its certificate.
+SOURCE = "dashboard"
 POLL_S = 0.2
 
 
@@ -79,7 +80,7 @@ class Birth:
 class SiteObserver:
     """Watches one device and sends frames to its site."""
 
-    def __init__(self, port: int, authority: Path, identity: Identity, device: str) -> None:
+    def __init__(self, login: BrokerSettings, device: str) -> None:
         self._topics = SiteTopics(SITE)
         self._device = device
         self._info: NodeInfo | None = None
@@ -88,13 +89,6 @@ class SiteObserver:
         self.update: NodeUpdate | None = None  # the device's last word on its update
         self.predictions: dict[int, PredictionMessage] = {}  # the coordinator's answers by frame
         self.camera_answers = 0  # features of images that the device's own camera took
-        settings = BrokerSettings(
-            host="127.0.0.1",
-            port=port,
-            ca_file=authority,
-            certificate_file=identity.certificate,
-            key_file=identity.key,
-        )
         subscriptions = [
             (self._topics.node(device, "info"), 1),
             (self._topics.node(device, "state"), 1),
@@ -103,7 +97,7 @@ class SiteObserver:
             (self._topics.features_of(device), 0),
             (self._topics.prediction(SOURCE), 1),
         ]
-        self._link = MqttLink(settings, f"boot-test-observer-{device}", subscriptions)
+        self._link = MqttLink(login, f"boot-test-observer-{device}", subscriptions)
 
     @property
     def deployment(self) -> str:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,10 +14,9 @@ from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.student_slot import StudentSlot, open_student
 from firmware_images import programs
 from firmware_images.boot_answers import boot_images, check_merged, compare_answers, watch_camera
-from firmware_images.boot_authority import BootAuthority, Identity
-from firmware_images.boot_coordinator import BootCoordinator
+from firmware_images.boot_coordinator import BootSite
 from firmware_images.boot_inspection import LOOK, TVM_AGENT, DeviceShell, start_tvm_agent
-from firmware_images.boot_site import HOST_SEEN_BY_GUEST, SITE, BootBroker, SiteObserver, free_port
+from firmware_images.boot_site import SiteObserver, free_port
 from firmware_images.card_report import inspect_card
 from firmware_images.disk_files import image_extents, write_fat_file
 from firmware_images.first_boot.provision import CARD_FILE
@@ -25,7 +25,6 @@ from firmware_images.qemu_machine import Kernel, RunningMachine, qemu_command, t
 # QEMU's SD card wants a power of two; larger than the image, so that something is left to grow into.
 CARD_BYTES = 2 * 1024**3
 # vivid is the kernel's virtual camera: the device reads it through the same calls as a USB camera.
-CAMERA_TABLE = '\n[camera]\nkind = "v4l2"\ndevice = "/dev/video0"\nframes_per_s = 1\n'
 CAMERA_MODULE = "modules_load=vivid"
 FIRST_UPDATE, SECOND_UPDATE = 2, 3  # versions; the coordinator starts with version 1
 CUT_AT = 0.3  # of the second download
@@ -78,10 +77,8 @@ class BootRun:
     card: Path
     kernel: Kernel
     deployment: DeploymentDirectory
-    coordinator: BootCoordinator
+    site: BootSite
     observer: SiteObserver
-    authority: BootAuthority
-    port: int
     shell: DeviceShell | None
     ssh_port: int
     session: int = 0
@@ -125,30 +122,23 @@ def boot_test(options: BootTestOptions) -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     device = f"edge-{options.machine}"
-    authority = BootAuthority(work / "tls")
-    identity = authority.issue(device)
     report = BootReport(options.machine)
     card = work / "card.img"
+    ssh_port = free_port() if options.inspect or options.tvm_deployment else 0
+    shell = DeviceShell(work, ssh_port) if ssh_port else None
+    site = BootSite(work, options.deployment)
+    words: list[object] = ["--time-zone", "Europe/Berlin"]
+    words += ["--camera", "v4l2", "--frames-per-s", 1] if options.camera else []
+    words += ["--ssh-key", shell.public_key] if shell else []
+    text = site.card(device, [student.index for student in deployment.manifest.students], *words)
+    prepare_card(options.image, card, text)
     with ExitStack() as stack:
-        broker = stack.enter_context(BootBroker(work, authority))
-        coordinator = BootCoordinator(
-            work / "coordinator", options.deployment, broker.port, authority, authority.issue("main")
-        )
-        ssh_port = free_port() if options.inspect or options.tvm_deployment else 0
-        shell = DeviceShell(work, ssh_port) if ssh_port else None
-        students = [student.index for student in deployment.manifest.students]
-        text = card_text(device, students, broker.port, authority, identity, coordinator.trusted_keys)
-        text += f'\n[ssh]\nauthorized_key = "{shell.public_key}"\n' if shell else ""
-        prepare_card(options.image, card, text + (CAMERA_TABLE if options.camera else ""))
-        stack.enter_context(coordinator)
-        observer = SiteObserver(broker.port, authority.certificate, authority.issue("observer"), device)
+        stack.enter_context(site)
+        observer = SiteObserver(site.login(), device)
         stack.callback(observer.close)
-        run = BootRun(
-            options, report, work, card, take_kernel(card, work), deployment, coordinator, observer, authority,
-            broker.port, shell, ssh_port,
-        )  # fmt: skip
-        _run_starts(run)
-    inspect_card(card, identity.key.read_text(), report, work)
+        kernel = take_kernel(card, work)
+        _run_starts(BootRun(options, report, work, card, kernel, deployment, site, observer, shell, ssh_port))
+    inspect_card(card, tomllib.loads(text)["broker"]["key"], report, work)
     (work / "report.json").write_text(json.dumps(vars(report), indent=1) + "\n")
     report.note(f"{options.machine}: {'failed: ' + '; '.join(report.failures) if report.failures else 'passed'}")
     return ExitCode.FAILED if report.failures else ExitCode.OK
@@ -164,25 +154,9 @@ def prepare_card(image: Path, card: Path, settings: str) -> None:
     write_fat_file(card, image_extents(card)[0], text, CARD_FILE)
 
 
-def card_text(
-    device: str, students: list[int], port: int, authority: BootAuthority, identity: Identity, trusted_keys: str
-) -> str:
-    """Return the card of a device with these students, which come over the network."""
-
-    def block(text: str) -> str:
-        return f'"""\n{text}"""'
-
-    return (
-        f'[device]\nname = "{device}"\nsite = "{SITE}"\nstudent = {students}\n\n[broker]\n'
-        f'host = "{HOST_SEEN_BY_GUEST}"\nport = {port}\nca = {block(authority.certificate.read_text())}\n'
-        f"cert = {block(identity.certificate.read_text())}\nkey = {block(identity.key.read_text())}\n\n"
-        f'[updates]\ntrusted_keys = {block(trusted_keys)}\n\n[time]\nzone = "Europe/Berlin"\n'
-    )
-
-
 def _run_starts(run: BootRun) -> None:
     """Start, take the retained deployment, answer; cut the power in the middle of an update; start again."""
-    wanted = run.coordinator.deploy(FIRST_UPDATE)
+    wanted = run.site.deploy(FIRST_UPDATE)
     slots = [open_student(run.deployment, s.index, "auto", "auto", 1) for s in run.deployment.manifest.students]
     with run.started("first") as machine:
         if machine is None or not _updated(run, machine, wanted, "first start"):
@@ -192,7 +166,7 @@ def _run_starts(run: BootRun) -> None:
             _inspect(run, run.shell)
         if not run.options.power_cut:
             return
-        first, wanted = wanted, run.coordinator.deploy(SECOND_UPDATE)
+        first, wanted = wanted, run.site.deploy(SECOND_UPDATE)
         if not _wait_for_download(run, wanted):
             return
         run.took("power cut in the middle of a download", machine)
@@ -257,8 +231,9 @@ def _inspect(run: BootRun, shell: DeviceShell) -> None:
 
 def _check_tvm(run: BootRun, shell: DeviceShell, folder: Path) -> None:
     device = f"edge-{run.options.machine}-{TVM_AGENT}"
-    start_tvm_agent(shell, folder, device, run.authority.issue(device))
-    observer = SiteObserver(run.port, run.authority.certificate, run.authority.issue(f"observer-{TVM_AGENT}"), device)
+    identity = tomllib.loads(run.site.card(device, [1]))["broker"]
+    start_tvm_agent(shell, folder, device, identity["cert"], identity["key"])
+    observer = SiteObserver(run.site.login(), device)
     try:
         birth = observer.wait_for_birth(0, time.monotonic() + run.options.timeout_s)
         if birth is None:

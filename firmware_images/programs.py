@@ -47,6 +47,11 @@ def is_installed(program: str) -> bool:
     return shutil.which(program, path=SEARCH_PATH) is not None
 
 
+def tool_environment() -> dict[str, str]:
+    """Return our environment, with root's tools on the path."""
+    return {**os.environ, "PATH": SEARCH_PATH}
+
+
 def run(
     command: Sequence[str | Path],
     *,
