@@ -12,6 +12,7 @@ from edge_agent.protocol.mqtt_link import MqttLink
 ROUNDS = 25
 BURST = 4  # as many students answer one frame
 ROUND_TIMEOUT_S = 1.0
+ENOUGH_FAILURES = 4
 PAYLOAD = bytes(1024)  # about a feature message
 VERSION_TOPIC = "$SYS/broker/version"
 
@@ -64,7 +65,9 @@ def _tcp_error(host: str, port: int, timeout_s: float) -> str | None:
 
 def _login(link: MqttLink, facts: BrokerFacts, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    failures = 0
+    # The link tries both versions of MQTT in turn: after as many failures it will not be otherwise.
+    while time.monotonic() < deadline and failures < ENOUGH_FAILURES:
         for event in link.poll(0.05):
             match event:
                 case Connected(protocol):
@@ -73,6 +76,7 @@ def _login(link: MqttLink, facts: BrokerFacts, timeout_s: float) -> bool:
                     deadline = time.monotonic() + 0.3
                 case Disconnected(reason, refused):
                     facts.login_error = reason
+                    failures += 1
                     if refused:
                         facts.refused = True
                         return False

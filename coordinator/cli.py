@@ -15,6 +15,7 @@ from coordinator.provisioning.commands import add_commands as add_provisioning_c
 from edge_agent import __version__
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.log import start_logging
+from edge_agent.console.own_certificate import wait_for_clock
 from edge_agent.console.program import ProgramParser, StopFlag, run_program
 from edge_agent.console.settings import add_setting_flags, load_settings
 from edge_agent.protocol.errors import ManifestError
@@ -146,6 +147,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{deployment.path / manifest.head.file}: {error}") from None
     stop = StopFlag()
     stop.listen()
+    wait_for_clock(settings.broker, lambda: stop.stopped)
     app = build_coordinator(settings, deployment, head, shelf=shelf)
     with observed(app, head, shelf):
         app.run(lambda: stop.stopped)

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,23 @@ from coordinator.doctor_checks import (
 from coordinator.fleet_listener import FleetListener
 from coordinator.frame_client import FrameClient
 from coordinator.machine_checks import check_cameras, check_deployment_readable, check_disk, check_permissions
+from coordinator.security_checks import (
+    INSECURE,
+    check_broker_log,
+    check_device_certificates,
+    check_encryption,
+    check_tls,
+)
 from coordinator.settings import ClientSettings
+from coordinator.tls_probe import probe_tls
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.settings import add_setting_flags, load_settings
 from edge_agent.protocol.status import CoordinatorInfo
 from edge_agent.protocol.topics import SiteTopics
 
 TEST_IMAGES = 11
+DEBIAN_LOG = Path("/var/log/mosquitto/mosquitto.log")
+LOG_TAIL_BYTES = 1_000_000  # days of a quiet site
 STYLES = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
 EPILOG = """each line is OK, WARN or FAIL, with the next step behind the arrow
 
@@ -49,6 +60,12 @@ def add_command(commands: Any) -> None:
     )
     doctor.add_argument("--wait", type=float, default=6.0, metavar="S", help="seconds to listen for telemetry [6]")
     doctor.add_argument("--deployment", type=Path, metavar="DIR", help="deployment directory to look at, too")
+    doctor.add_argument(
+        "--broker-log",
+        type=Path,
+        metavar="FILE",
+        help=f"mosquitto's log: refused logins [{DEBIAN_LOG}, if readable]",
+    )
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.add_argument("--no-frames", action="store_true", help="send no test images through the fleet")
     add_setting_flags(doctor, ClientSettings)
@@ -63,6 +80,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.deployment:
         findings.append(check_deployment_readable(arguments.deployment))
     findings.append(check_cameras())
+    if arguments.broker_log is not None or (DEBIAN_LOG.exists() and os.access(DEBIAN_LOG, os.R_OK)):
+        findings += check_broker_log(_last_lines(arguments.broker_log or DEBIAN_LOG))
     _print(findings, arguments.json)
     return ExitCode.FAILED if exit_with_failure(findings) else ExitCode.OK
 
@@ -72,6 +91,9 @@ def _look_at_site(settings: ClientSettings, wait_s: float, send_frames: bool) ->
     topic = f"{SiteTopics(settings.site).root}/doctor/{identity}"
     facts = probe_broker(settings.broker, topic, f"nonn-{identity}")
     findings = check_broker(facts, settings.broker.username, settings.broker.ca_file is not None)
+    if facts.tcp_error is None:
+        tls = probe_tls(settings.broker)
+        findings += check_tls(settings.broker, tls, facts.mqtt is not None, datetime.now(UTC))
     if facts.mqtt is None:
         return findings  # all else hangs on the broker
     listener = FleetListener(settings, watch_everything=True)
@@ -85,6 +107,8 @@ def _look_at_site(settings: ClientSettings, wait_s: float, send_frames: bool) ->
     finally:
         listener.close()
     devices = listener.roster.devices
+    findings += check_encryption(settings.broker, devices)
+    findings += check_device_certificates(devices, datetime.now(UTC))
     findings += check_coordinators(settings.coordinator, listener.coordinators, listener.coordinators_online)
     info = listener.coordinators.get(settings.coordinator)
     if info is not None:
@@ -94,6 +118,15 @@ def _look_at_site(settings: ClientSettings, wait_s: float, send_frames: bool) ->
     if info is not None and listener.coordinators_online.get(settings.coordinator) and send_frames:
         findings.append(_gather(settings, info, identity))
     return findings
+
+
+def _last_lines(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected mosquitto's log file") from None
 
 
 def _gather(settings: ClientSettings, info: CoordinatorInfo, identity: str) -> Finding:
@@ -118,7 +151,8 @@ def _print(findings: list[Finding], as_json: bool) -> None:
         return
     console = Console(soft_wrap=True, highlight=False)
     for finding in findings:
-        line = Text.assemble((f"{finding.level:<5}", STYLES[finding.level]), f"{finding.check:<12} {finding.text}")
+        style = STYLES["FAIL"] if finding.check == INSECURE else STYLES[finding.level]
+        line = Text.assemble((f"{finding.level:<5}", style), f"{finding.check:<12} {finding.text}")
         if finding.next_step:
             line.append(f"  -> {finding.next_step}", style="cyan")
         console.print(line)

@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from coordinator.fleet_listener import FleetListener
 from coordinator.roster import Device
+from coordinator.security_checks import RENEW_BEFORE
 from coordinator.settings import ClientSettings
 from coordinator.update_view import UpdateView
 from edge_agent.console.exit_codes import ExitCode
@@ -95,12 +97,24 @@ def is_whole(listener: FleetListener) -> bool:
 
 def fleet_tables(listener: FleetListener, now: float) -> RenderableType:
     """Coordinators, devices and sources."""
-    parts: list[RenderableType] = [_coordinators(listener), _devices(listener)]
+    parts: list[RenderableType] = [*_warnings(listener), _coordinators(listener), _devices(listener)]
     if listener.sources:
         parts.append(_sources(listener, now))
     if not listener.connected:
         parts.append(Text(f"no broker: {listener.trouble or 'connection lost'}", style="bold red"))
     return Group(*parts)
+
+
+def _warnings(listener: FleetListener) -> list[Text]:
+    """What must not be overlooked: messages in the open, in red, and certificates about to run out."""
+    lines = [Text(f"INSECURE: {text}", style="bold red") for text in listener.in_the_open()]
+    now = datetime.now(UTC)
+    for name, until in sorted(listener.certificates().items()):
+        if until - now < RENEW_BEFORE:
+            over = until <= now
+            words = f"{name}: certificate {'ran' if over else 'runs'} out on {until:%Y-%m-%d}; renew it"
+            lines.append(Text(words, style="bold red" if over else "yellow"))
+    return lines
 
 
 def _coordinators(listener: FleetListener) -> Table:

@@ -12,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from edge_agent import __version__
 from edge_agent.console.exit_codes import ExitCode
 from edge_agent.console.log import start_logging
+from edge_agent.console.own_certificate import wait_for_clock
 from edge_agent.console.program import ProgramParser, StopFlag, run_program
 from edge_agent.console.settings import add_setting_flags, load_settings
 from edge_agent.settings import AgentSettings
@@ -82,6 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     stop = StopFlag()
     stop.listen()
+    wait_for_clock(settings.broker, lambda: stop.stopped)
     agent = build_agent(settings)
     with metrics_served(agent):
         agent.run(lambda: stop.stopped)

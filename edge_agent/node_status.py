@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edge_agent import __version__
+from edge_agent.console.own_certificate import certificate_validity
 from edge_agent.device_problems import read_problems
 from edge_agent.energy_account import EnergyAccount
 from edge_agent.protocol.link import Outgoing
@@ -46,6 +47,7 @@ class NodeStatus:
     def info(self, deployment: str, slots: Sequence[StudentSlot], refused: tuple[int, ...], mqtt: str) -> Outgoing:
         """What the device is and runs."""
         settings = self._settings
+        validity = certificate_validity(settings.broker.certificate_file)
         info = NodeInfo(
             session=self.session,
             agent_version=__version__,
@@ -58,6 +60,8 @@ class NodeStatus:
             max_students=settings.max_students,
             refused=refused or None,
             camera=settings.camera.source,
+            insecure=settings.broker.is_exposed or None,
+            certificate_until=validity[1] if validity else None,
             problems=read_problems(settings.problems_file) or None,
         )
         return Outgoing(self._topics.node(settings.device, "info"), info.encode(), 1, retain=True)

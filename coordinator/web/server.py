@@ -115,7 +115,7 @@ class WebServer:
         """Draw each new snapshot once, for everybody."""
         assert self._wake is not None  # noqa: S101 (set by _serve)
         assert self._broadcast is not None  # noqa: S101 (set by _serve)
-        view = PageView(self._deployment)
+        view = PageView(self._deployment, self._settings.broker.is_exposed)
         while True:
             await self._wake.wait()
             self._wake.clear()

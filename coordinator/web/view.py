@@ -65,10 +65,16 @@ def rates(answers: Answers, now: float, window_s: float) -> Rates:
 class PageView:
     """Turns snapshots into JSON; keeps two minutes of rates. `deployment`: id -> what it is, or None."""
 
-    def __init__(self, deployment: Callable[[str], ShownDeployment | None]) -> None:
+    def __init__(self, deployment: Callable[[str], ShownDeployment | None], is_exposed: bool = False) -> None:
+        self._is_exposed = is_exposed
         self._deployment = deployment
         self._history: deque[Rates] = deque(maxlen=HISTORY_SECONDS)
         self._next_history_s = 0.0
+
+    def _in_the_open(self, snapshot: Snapshot) -> list[str]:
+        """Names of devices, and of the coordinator itself, whose messages travel unencrypted over the network."""
+        names = [device.name for device in snapshot.devices if device.online and device.info and device.info.insecure]
+        return ["coordinator", *names] if self._is_exposed else names
 
     def remember(self, snapshot: Snapshot) -> None:
         """Add a second to the history when it is over."""
@@ -82,6 +88,7 @@ class PageView:
         return {
             "serial": snapshot.serial,
             "connected": snapshot.connected,
+            "insecure": self._in_the_open(snapshot),
             "deployment": snapshot.deployment,
             "rates": asdict(rates(_all_answers(snapshot), snapshot.taken_s, WINDOW_S)),
             "history": [[h.answers_per_s, h.p50_ms, h.p95_ms, h.degraded + h.abandoned] for h in self._history],

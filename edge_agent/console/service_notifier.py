@@ -1,4 +1,4 @@
-"""sd_notify: tells systemd that the agent is ready, and alive as long as it makes progress."""
+"""sd_notify: tells systemd that a program is ready, and alive as long as it makes progress."""
 
 import os
 import socket

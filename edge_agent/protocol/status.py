@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.json_message import MAX_INTEGER, VERSION, decode_json
@@ -66,6 +66,8 @@ class NodeInfo(_Status):
     max_students: int | None = Field(default=None, ge=0, le=MAX_STUDENTS, description="most students it will run")
     refused: tuple[int, ...] | None = Field(default=None, description="assigned students that it could not load")
     camera: str | None = Field(default=None, description="source that its camera publishes as")
+    insecure: bool | None = Field(default=None, description="true: connected over the network without TLS")
+    certificate_until: AwareDatetime | None = Field(default=None, description="when its certificate runs out")
     problems: tuple[str, ...] | None = Field(
         default=None, description="what a person has to mend on the device: mistakes on its card, a full disk"
     )
@@ -112,6 +114,8 @@ class CoordinatorInfo(_Status):
     channels: int
     students: int
     deadline_ms: float
+    insecure: bool | None = Field(default=None, description="true: connected over the network without TLS")
+    certificate_until: AwareDatetime | None = Field(default=None, description="when its certificate runs out")
 
 
 StatusMessage = TypeVar("StatusMessage", bound=_Status)
