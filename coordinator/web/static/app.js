@@ -57,6 +57,8 @@ function draw(now) {
   const banner = $("banner");
   banner.hidden = now.connected;
   if (!now.connected) setText(banner, "The coordinator has lost its broker and tries to get it back.");
+  $("insecure").hidden = now.insecure.length === 0;
+  setText($("insecure"), `Insecure: ${now.insecure.join(", ")} without TLS; whoever is on the network can read and answer.`);
   learnColours(now.devices);
   showTiles(now);
   showSources($("sources"), now.sources);
