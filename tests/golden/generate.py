@@ -5,6 +5,7 @@ refuse, and why). A change of these files is a change of the protocol: docs/prot
 """
 
 import argparse
+import base64
 import json
 import struct
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_agent.protocol.chunks import encode_chunk
 from edge_agent.protocol.feature_codec import ChannelRanges, dequantize_channels
 from edge_agent.protocol.feature_message import FeatureMessage, encode_features
 from edge_agent.protocol.frame_message import MAX_FRAME_ID, FrameMessage, encode_frame
@@ -23,10 +25,23 @@ from edge_agent.protocol.prediction_message import PredictionMessage
 from edge_agent.protocol.quantization import dequantize, quantize
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry
 from edge_agent.protocol.topics import SiteTopics
+from edge_agent.protocol.update_messages import (
+    ChunkRequest,
+    DeployReply,
+    DeployRequest,
+    DesiredMessage,
+    NodeUpdate,
+    RollbackOrder,
+    RolloutStatus,
+    SwitchMessage,
+)
 
 FOLDER = Path(__file__).resolve().parent
 Vector = dict[str, Any]
 DEPLOYMENT = "0123456789abcdef"
+ZERO_KEY = "139e3940e64b5491"
+MANIFEST_SIGNATURE = "Xijq2mnliXAHuFdLcftckL4/z64ZMVXknPLsjWJJ9fwd9uzt7ahNs2nyrZJHhQT7C9f6XZe+AX2jcKN8wcJBDA=="
+ROLLBACK_SIGNATURE = "nGMjAZFh5g6JMdYRUAJN1RQ2uo7fR7LX0FHzoqLWVPaKht2mmxke2agIGSzsAmcH306dDfXgPY20DeiG9AtpBA=="
 TEXTS = {
     "frames": "Frame messages, layout of section 3; `pixels` row by row, channels innermost.",
     "features": "Feature messages, layout of section 4; `features` are the real numbers that the values stand for.",
@@ -35,6 +50,7 @@ TEXTS = {
     "status": "States, infos and telemetry, section 6.",
     "heads": "Head files, section 9, and what they answer.",
     "topics": "Topics, section 2.",
+    "updates": "Messages of updates, section 13. Signed by the Ed25519 key whose 32 private bytes are all zero.",
     "quantization": "int8 quantisation, section 8: features <-> values.",
 }
 
@@ -66,6 +82,18 @@ def status_of(message: Vector) -> NodeState | NodeInfo | NodeTelemetry | Coordin
     return kinds[message["kind"]].model_validate_json(json.dumps(content))
 
 
+def update_of(message: Vector) -> bytes:
+    content = {key: value for key, value in message.items() if key != "kind"}
+    if message["kind"] == "Chunk":
+        return encode_chunk(bytes.fromhex(content["content_hex"]))
+    if message["kind"] == "RollbackOrder":
+        return RollbackOrder.model_validate_json(json.dumps(content)).to_bytes()
+    known = (ChunkRequest, DeployReply, DeployRequest, DesiredMessage, NodeUpdate, RolloutStatus, SwitchMessage)
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in known}
+    encoded: bytes = kinds[message["kind"]].model_validate_json(json.dumps(content)).encode()
+    return encoded
+
+
 def head_of(message: Vector) -> MergeHead:
     heads = {
         int(mask): SubsetHead(np.array(h["weights"], np.float32), np.array(h["bias"], np.float32), h["temperature"])
@@ -81,6 +109,7 @@ ENCODERS: dict[str, Callable[[Vector], bytes]] = {
     "predictions": lambda message: PredictionMessage.model_validate_json(json.dumps(message)).encode(),
     "status": lambda message: status_of(message).encode(),
     "heads": lambda message: head_of(message).to_bytes(),
+    "updates": update_of,
 }
 
 
@@ -119,6 +148,73 @@ def prediction(result: str, present: list[int], missing: list[int], **more: Any)
         "missing": missing,
         "latency_ms": {"total": 7.5, "student": 4.0, "queue": 0.5, "transport": 2.75, "merge": 0.25},
         **more,
+    }  # fmt: skip
+
+
+def update_messages() -> dict[str, Vector]:
+    other, rollout = "fedcba9876543210", 1795372800000000
+    order = {
+        "kind": "RollbackOrder", "schema": 1, "deployment": other, "undoes_version": 2, "serial": rollout,
+        "expires": 1795459200,
+    }  # fmt: skip
+    # Signatures by that key over the contents in base64; the first is of a manifest that is nothing but {}.
+    manifest = {"content": "e30=", "signatures": [{"key_id": ZERO_KEY, "signature": MANIFEST_SIGNATURE}]}
+    rollback = {
+        "content": base64.b64encode(update_of(order)).decode(),
+        "signatures": [{"key_id": ZERO_KEY, "signature": ROLLBACK_SIGNATURE}],
+    }
+    device = {
+        "kind": "NodeUpdate",
+        "v": 1,
+        "rollout": rollout,
+        "installed": DEPLOYMENT,
+        "target": other,
+        "shadow": False,
+    }
+    wishes = {"canary_frames": 100, "min_agreement": 0.9, "max_latency_ratio": 1.5, "timeout_s": 300.0}
+    status = {
+        "kind": "RolloutStatus", "v": 1, "rollout": rollout, "active": DEPLOYMENT, "active_version": 1,
+        "target": other, "progress": 0.0, "error": "",
+    }  # fmt: skip
+    switch = {"kind": "SwitchMessage", "v": 1, "rollout": rollout, "deployment": other, "previous": DEPLOYMENT}
+    return {
+        "chunk": {"kind": "Chunk", "content_hex": "00010203fdfeff"},
+        "request for chunks": {
+            "kind": "ChunkRequest", "v": 1, "device": "pi-3", "sha256": "ab" * 32, "chunks": [0, 1, 65535],
+        },
+        "rollback order": order,
+        "desired": {"kind": "DesiredMessage", "v": 1, "rollout": rollout, "server": "main", "manifest": manifest},
+        "desired by a canary alone": {
+            "kind": "DesiredMessage", "v": 1, "rollout": rollout, "server": "main", "manifest": manifest,
+            "canaries": ["pi-3"],
+        },
+        "desired, a way back": {
+            "kind": "DesiredMessage", "v": 1, "rollout": rollout, "server": "main", "manifest": manifest,
+            "rollback": rollback,
+        },
+        "switch": {**switch, "complete": False, "from_frames": {"cam-1": 1795372801000000}, "reason": ""},
+        "switch, complete": {**switch, "complete": True, "from_frames": {}, "reason": ""},
+        "device downloads": {**device, "state": "downloading", "progress": 0.25, "students": [], "error": ""},
+        "device is ready in shadow": {
+            **device, "state": "ready", "progress": 1.0, "students": [0, 2], "shadow": True, "error": "",
+        },
+        "device went back": {
+            **device, "state": "rolled_back", "progress": 1.0, "students": [0], "error": "the agent ended 3 times",
+        },
+        "deploy": {
+            "kind": "DeployRequest", "v": 1, "transaction": "deploy-1", "server": "deploy-1", "manifest": manifest,
+            "canaries": ["pi-3"], **wishes,
+        },
+        "deploy, taken up": {
+            "kind": "DeployReply", "v": 1, "transaction": "deploy-1", "status": "ok", "rollout": 0, "error": "",
+        },
+        "rollout waits": {**status, "phase": "preparing", "waiting_for": [1]},
+        "rollout compares": {
+            **status, "phase": "canary", "waiting_for": [],
+            "canary": {
+                "frames": 40, "agreement": 0.975, "latency_ratio": 1.25, "old_ms_p95": 40.0, "new_ms_p95": 50.0,
+            },
+        },
     }  # fmt: skip
 
 
@@ -202,6 +298,7 @@ def messages() -> dict[str, dict[str, Vector]]:
                 "features": {"1": [2.0, 3.0]},
             },
         },
+        "updates": update_messages(),
     }  # fmt: skip
 
 
@@ -211,6 +308,7 @@ def refused() -> dict[str, dict[str, tuple[bytes, str]]]:
     good_floats = encode_features(features_of(feature(1, [1.0])))
     good_codes = encode_features(channel_features_of(codes(1, [1, 2, 3], 4)))
     deflated = encode_features(channel_features_of(codes(1, [0] * 64, 4, deflate=True)))
+    good_chunk = encode_chunk(b"content")
     zeros = bytes.fromhex("edc13101000000c2a0f54f6d0c1fa000000080b701")  # 4000 of them, deflated
 
     def patched(content: bytes, offset: int, change: bytes) -> bytes:
@@ -285,6 +383,15 @@ def refused() -> dict[str, dict[str, tuple[bytes, str]]]:
             "not UTF-8": (b'{"v":1,"state":"online","session":1,"x":"\xff"}', "decode"),
         },
         "heads": {"empty": (b"", "decode"), "not a zip": (b"\x93NUMPY", "decode")},
+        "updates": {  # as chunks
+            "empty": (b"", "decode"),
+            "version 2": (patched(good_chunk, 0, b"\x02"), "version"),
+            "no content": (good_chunk[:8], "decode"),
+            "cut": (good_chunk[:-1], "decode"),
+            "reserved byte set": (patched(good_chunk, 3, b"\x01"), "decode"),
+            "another crc32": (patched(good_chunk, 4, b"\0"), "decode"),
+            "one byte more than a chunk": (encode_chunk(bytes(32769)), "decode"),
+        },
     }
 
 

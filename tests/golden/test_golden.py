@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edge_agent.protocol import update_messages
+from edge_agent.protocol.chunks import decode_chunk
 from edge_agent.protocol.errors import DecodeError, ManifestError, UnsupportedVersionError
 from edge_agent.protocol.feature_codec import ChannelRanges
 from edge_agent.protocol.feature_message import decode_features
@@ -20,11 +23,13 @@ from edge_agent.protocol.head import MergeHead, probabilities
 from edge_agent.protocol.manifest import deployment_id
 from edge_agent.protocol.prediction_message import decode_prediction
 from edge_agent.protocol.quantization import dequantize, quantize
+from edge_agent.protocol.signature import SigningKey, TrustedKeys
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status
 from edge_agent.protocol.topics import SiteTopics
+from edge_agent.protocol.update_messages import decode_update, parse_rollback
 
 FOLDER = Path(__file__).resolve().parent
-KINDS = ("frames", "features", "channel_features", "predictions", "status", "heads")
+KINDS = ("frames", "features", "channel_features", "predictions", "status", "heads", "updates")
 STATUS = {kind.__name__: kind for kind in (NodeState, NodeInfo, NodeTelemetry, CoordinatorInfo)}
 
 
@@ -62,7 +67,17 @@ def described(kind: str, payload: bytes, message: dict[str, Any]) -> dict[str, A
         }  # fmt: skip
     if kind == "predictions":
         return json.loads(decode_prediction(payload).encode())
+    if kind == "updates":
+        return {"kind": message["kind"], **described_update(payload, message["kind"])}
     return {"kind": message["kind"], **json.loads(decode_status(STATUS[message["kind"]], payload).encode())}
+
+
+def described_update(payload: bytes, kind: str) -> dict[str, Any]:
+    if kind == "Chunk":
+        return {"content_hex": decode_chunk(payload).hex()}
+    if kind == "RollbackOrder":
+        return parse_rollback(payload).model_dump(by_alias=True)
+    return json.loads(decode_update(getattr(update_messages, kind), payload).encode())
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +90,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("kind", ["frames", "features", "channel_features", "predictions", "status"])
+@pytest.mark.parametrize("kind", ["frames", "features", "channel_features", "predictions", "status", "updates"])
 def test_frozen_bytes_decode_to_their_description(kind: str) -> None:
     for entry in load(kind)["vectors"]:
         found = described(kind, bytes.fromhex(entry["bytes_hex"]), entry["message"])
@@ -96,6 +111,7 @@ def test_frozen_refusals_are_refused_for_the_frozen_reason(kind: str) -> None:
         "channel_features": decode_features,
         "predictions": decode_prediction,
         "status": lambda payload: decode_status(NodeState, payload),
+        "updates": decode_chunk,
         "heads": lambda payload: MergeHead.from_bytes(payload, (1,), 2),
     }
     errors = {"version": UnsupportedVersionError, "decode": (DecodeError, ManifestError)}
@@ -124,6 +140,15 @@ def test_frozen_topics_and_deployment_ids() -> None:
     assert site.parse_leaf(topics["node telemetry"], "node") == ("pi-3", "telemetry")
     for text, name in golden["deployment_ids"].items():
         assert deployment_id(text.encode()) == name
+
+
+def test_frozen_signatures_hold() -> None:
+    keys = TrustedKeys([SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(32))).public("")])
+    way_back = next(entry for entry in load("updates")["vectors"] if entry["name"] == "desired, a way back")
+    desired = decode_update(update_messages.DesiredMessage, bytes.fromhex(way_back["bytes_hex"]))
+    assert desired.rollback is not None
+    keys.verify("manifest", desired.manifest.raw, desired.manifest.signatures)
+    keys.verify("rollback", desired.rollback.raw, desired.rollback.signatures)
 
 
 def test_frozen_quantisation() -> None:
