@@ -52,7 +52,7 @@ def main() -> int:
             fleet.start_agent(f"pi-{student}", str(student))
         fleet.start_coordinator("--dashboard-port", str(port))
         client = FrameClient(ClientSettings(broker=BrokerSettings(port=fleet.port)), "cam")
-        info = client.wait_for_site(30)
+        info = client.wait_for_site(120)
         images = np.random.default_rng(0).integers(
             0, 256, (arguments.frames, info.height, info.width, info.channels), np.uint8
         )

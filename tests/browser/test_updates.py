@@ -45,8 +45,8 @@ def test_deploy_with_a_canary_and_back_again(make_updating_fleet, open_page):
     assert "100.0 %" in page.inner_text("#canary")
     assert "version 1 " in page.inner_text("#before")
     # The new deployment brings its graph along, and each device colours its partition.
-    page.wait_for_selector("#graph line.edge", state="attached", timeout=LIVE_MS)
-    assert page.locator("#graph line.edge").count() == 4
+    page.wait_for_selector("#graph .edge", state="attached", timeout=LIVE_MS)
+    assert page.locator("#graph .edge").count() == 4
     assert page.evaluate("new Set([...document.querySelectorAll('#graph circle')].map((c) => c.style.fill)).size") == 3
     assert page.evaluate(CONTRAST) == []
 

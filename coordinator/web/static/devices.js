@@ -7,7 +7,7 @@ export function showDevices(parent, devices, deployment) {
 
 function makeCard(device) {
   return h("li", { class: "card device", "data-device": device.name },
-    h("div", { class: "device-head" }, h("h3", {}, device.name), h("span", { class: "muted small about" }), h("span", { class: "pill" })),
+    h("div", { class: "device-head" }, h("h3", {}, device.name), h("span", { class: "pill" }), h("span", { class: "muted small about" })),
     h("div", { class: "chips" }),
     h("ul", { class: "problems failed small", hidden: "" }),
     h("dl", { class: "facts" }),
@@ -66,7 +66,8 @@ function showFacts(parent, seen) {
 }
 
 function showUpdate(parent, update) {
-  parent.hidden = !update || (update.state === "idle" && !update.error);
+  // What answers already is no news.
+  parent.hidden = !update || (["idle", "active"].includes(update.state) && !update.error);
   if (parent.hidden) return;
   const target = update.target ? ` ${update.target.slice(0, 8)}` : "";
   setText(parent.children[0], `Update: ${update.state}${target}${update.error ? ` – ${update.error}` : ""}`);

@@ -42,7 +42,7 @@ function makeCard(source) {
     h("table", {},
       h("caption", {}, "What each student did for this answer"),
       h("thead", {}, h("tr", {}, ...[["Student", ""], ["Device", ""], ["Arrived", "number"], ["Inference", "number optional"],
-        ["Answer without it", ""]].map(([title, kind]) => h("th", { scope: "col", class: kind }, title)))),
+        ["Without it", ""]].map(([title, kind]) => h("th", { scope: "col", class: kind }, title)))),
       h("tbody")));
 }
 
@@ -66,7 +66,7 @@ function updateCard(card, source) {
 
 function rateText(source) {
   if (source.age_s > 3) return `silent for ${Math.round(source.age_s)} s`;
-  const accuracy = source.labelled ? ` · ${percent(source.correct / source.labelled, 1)} of ${source.labelled} right` : "";
+  const accuracy = source.labelled ? ` · ${percent(source.correct / source.labelled, 1)} right` : "";
   return `${source.rates.answers_per_s.toFixed(1)} answers/s${accuracy}`;
 }
 
@@ -93,14 +93,16 @@ function showContributions(body, last) {
   const rows = [...last.contributions, ...last.missing.map((student) => ({ student, missing: true }))];
   rows.sort((a, b) => a.student - b.student);
   keep(body, rows, (row) => row.student, () => h("tr", {},
-    h("td"), h("td", {}, h("span", { class: "swatch" }), h("span")), h("td", { class: "number" }),
+    h("td"), h("td", {}, h("div", { class: "who" }, h("span", { class: "swatch" }), h("span"))), h("td", { class: "number" }),
     h("td", { class: "number optional" }), h("td")),
   (line, row) => {
     const [student, device, after, inference, without] = line.children;
     line.classList.toggle("missing", Boolean(row.missing));
     setText(student, String(row.student));
-    setText(device.children[1], row.missing ? "no answer in time" : row.device);
-    device.children[0].style.background = row.missing ? "transparent" : colourOf(row.device);
+    const [swatch, name] = device.firstChild.children;
+    setText(name, row.missing ? "no answer in time" : row.device);
+    setAttribute(name, "title", row.missing ? "" : row.device);
+    swatch.style.background = row.missing ? "transparent" : colourOf(row.device);
     setText(after, row.missing ? "–" : milliseconds(row.after_ms));
     setText(inference, row.missing ? "–" : milliseconds(row.student_ms));
     const changes = row.without && row.without[0] !== last.class_name;
