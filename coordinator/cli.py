@@ -13,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from coordinator.deploy import add_deploy_commands
 from coordinator.provisioning.commands import add_commands as add_provisioning_commands
 from edge_agent import __version__
+from edge_agent.console.bundle_command import add_bundle_command
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.log import start_logging
 from edge_agent.console.own_certificate import wait_for_clock
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     for part in (assign_command, status_view, doctor, home_assistant):
         part.add_command(commands)
     add_deploy_commands(commands)
+    add_bundle_command(commands, "nonn-coordinator")
     add_provisioning_commands(commands)
     return parser
 
