@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-faults test-updates test-cookbook test-browser test-aarch64 image boot-test soak check format lock clean
+.PHONY: help demo test test-faults test-updates test-cookbook test-browser test-aarch64 fuzz image boot-test deb soak check format lock clean
 MINUTES ?= 30
+EXAMPLE := docs/examples/cifar10-2x-wrn-16-1
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -22,6 +23,9 @@ test-updates: $(VENV)/.dev ## remote updates under traffic and faults
 test-faults: $(VENV)/.dev ## chaos suite, half an hour; writes docs/reliability.md
 	$(BIN)/python tests/fleet/faults.py --out docs/reliability.md
 
+fuzz: $(VENV)/.dev ## every parser that touches network or card, for MINUTES=30
+	$(BIN)/python tests/security/fuzz.py --minutes $(MINUTES)
+
 test-aarch64: $(VENV)/.dev ## the agent's engines on an emulated Cortex-A53
 	$(BIN)/pytest tests/aarch64
 
@@ -32,8 +36,12 @@ image: $(VENV)/.dev ## an SD image in dist/ (root; docs/images.md)
 	$(BIN)/nonn-image build --output dist
 
 boot-test: $(VENV)/.dev ## boot dist/nonn-edge.img in QEMU (docs/images.md)
-	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --power-cut
-	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine raspi3b
+	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --deployment $(EXAMPLE) --camera --inspect --power-cut
+	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine raspi3b --deployment $(EXAMPLE)
+
+deb: $(VENV)/.dev ## Debian packages for stock Raspberry Pi OS in dist/
+	$(BIN)/nonn-image deb --suite bookworm --output dist
+	$(BIN)/nonn-image deb --suite trixie --output dist
 
 test-cookbook: $(VENV)/.dev ## the recipes of docs/cookbook.md
 	$(BIN)/pytest tests/cookbook

@@ -14,7 +14,7 @@ class StageCache:
     """A folder of finished steps, each named by step and the fingerprint of its inputs."""
 
     def __init__(self, folder: Path, *, quiet: bool = False) -> None:
-        self.folder = folder
+        self.folder = folder.resolve()  # systemctl --root wants no ../ in it
         self.quiet = quiet
         self.seconds: dict[str, float] = {}
         self._number = 0

@@ -1,0 +1,97 @@
+"""What stands beside an image: catalogue, checksums and bill, held against what their readers expect."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edge_agent.console.exit_codes import UserError
+from firmware_images.cli import main
+from firmware_images.imager import catalogue
+from firmware_images.release_files import ReleaseOptions, write_release
+from firmware_images.spec import ImageSpec
+
+from .conftest import require_tools
+
+# Required keys of an entry and their JSON types, as Raspberry Pi Imager's os-list schema (draft 7) has them.
+IMAGER_ENTRY = {
+    "name": str, "description": str, "icon": str, "url": str, "extract_size": int, "extract_sha256": str,
+    "image_download_size": int, "release_date": str,
+}  # fmt: skip
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Path:
+    """A tree with one Debian and one Python package."""
+    root = tmp_path / "content/root"
+    status = root / "var/lib/dpkg/status"
+    status.parent.mkdir(parents=True)
+    status.write_text(
+        "Package: base-files\nStatus: install ok installed\nArchitecture: arm64\nVersion: 12.4+deb12u9\n\n"
+        "Package: gone\nStatus: deinstall ok config-files\nArchitecture: arm64\nVersion: 1\n"
+    )
+    metadata = root / "usr/lib/nonn-edge/site/paho_mqtt-2.2.0.dist-info/METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: paho-mqtt\nVersion: 2.2.0\nLicense-Expression: EPL-2.0\n")
+    return tmp_path / "content"
+
+
+def test_a_release_has_checksums_a_signature_a_catalogue_and_a_bill(
+    tiny_spec: ImageSpec, tiny_image: Path, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_tools("zstd", "gpg")
+    home = tmp_path / "gnupg"
+    home.mkdir(mode=0o700)
+    monkeypatch.setenv("GNUPGHOME", str(home))
+    key = ["gpg", "--batch", "--quiet", "--passphrase", "", "--quick-gen-key", "release@example.org", "ed25519", "sign"]
+    subprocess.run(key, check=True, capture_output=True)
+    output = tmp_path / "dist"
+    output.mkdir()
+    write_release(
+        tiny_spec, tiny_image, content, output, ReleaseOptions(sign_key="release@example.org"), lambda _: None
+    )
+
+    for line in (output / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((output / name).read_bytes()).hexdigest() == digest
+    verified = ["gpg", "--verify", output / "SHA256SUMS.asc", output / "SHA256SUMS"]
+    assert subprocess.run(verified, capture_output=True).returncode == 0
+    (output / "SHA256SUMS").write_text("0" * 64 + "  tiny.img\n")
+    assert subprocess.run(verified, capture_output=True).returncode != 0
+    subprocess.run(["gpgconf", "--kill", "all"], check=False, capture_output=True)
+
+    document = json.loads((output / "os_list.json").read_text())
+    assert set(document) == {"os_list"}  # Imager's schema allows nothing else beside it here
+    [entry] = document["os_list"]
+    for name, kind in IMAGER_ENTRY.items():
+        assert type(entry[name]) is kind, name
+    assert entry["extract_size"] == tiny_image.stat().st_size
+    assert entry["extract_sha256"] == hashlib.sha256(tiny_image.read_bytes()).hexdigest()
+
+    bill = json.loads((output / f"{tiny_spec.name}.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    assert [part["name"] for part in bill["components"]] == ["base-files", "paho-mqtt"]
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def test_a_catalogue_is_pointed_at_its_download_and_checked(
+    tiny_spec: ImageSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "os_list.json"
+    path.write_text(json.dumps(catalogue(tiny_spec, "nonn-edge.img.zst", 4096, "a" * 64, 1024, "b" * 64)))
+    assert main(["imager-manifest", str(tmp_path), "--url", "file:///srv/images"]) == 0
+    assert "file:///srv/images/nonn-edge.img.zst" in capsys.readouterr().out
+    document = json.loads(path.read_text())
+    del document["os_list"][0]["extract_sha256"]
+    path.write_text(json.dumps(document))
+    assert main(["imager-manifest", str(tmp_path)]) == 65
+    assert "os_list[0].extract_sha256" in capsys.readouterr().err
+
+
+def test_a_catalogue_without_a_way_to_download_is_refused(tiny_spec: ImageSpec) -> None:
+    imager = tiny_spec.imager.model_copy(update={"download": "my disk"})
+    with pytest.raises((UserError, ValueError), match="url"):
+        catalogue(tiny_spec.model_copy(update={"imager": imager}), "x.img.zst", 1, "a" * 64, 1, "b" * 64)
