@@ -6,6 +6,7 @@ docs/decisions/0030.
 """
 
 import ipaddress
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -76,9 +77,11 @@ class Authority:
     def load(cls, certificate: bytes, key: bytes) -> "Authority":
         """Read both from PEM; ValueError if they are none or do not belong together."""
         try:
-            loaded = x509.load_pem_x509_certificate(certificate)
-            private = serialization.load_pem_private_key(key, password=None)
-        except (ValueError, TypeError):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # what cryptography only warns of, an authority must not have
+                loaded = x509.load_pem_x509_certificate(certificate)
+                private = serialization.load_pem_private_key(key, password=None)
+        except (ValueError, TypeError, Warning):
             raise ValueError("no certificate with an unencrypted private key") from None
         if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != loaded.public_key():
             raise ValueError("certificate and private key do not belong together")

@@ -24,9 +24,10 @@ def certificate_validity(path: Path | None) -> tuple[datetime, datetime] | None:
 
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        validity = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except (OSError, ValueError):
         return None
-    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return validity
 
 
 def wait_for_clock(
