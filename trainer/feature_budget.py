@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edge_agent.protocol.feature_calibration import calibrate_ranges
 from edge_agent.protocol.feature_codec import (
     ENCODINGS,
+    ChannelRanges,
     dequantize_channels,
     encode_payload,
     payload_bytes,
@@ -91,18 +92,36 @@ def choose_row(rows: Sequence[BudgetRow], encoding: str, most_points_lost: float
 def channel_codec(seen: FloatFeatures, bits: int, deflate: bool = False) -> Codec:
     """Calibrate a codec of `bits` on features `seen` (images, width); its numbers are short ones.
 
+    With 16 codes the better of two curves: squares lose a quarter less on features of WRN-16-1.
+
     >>> channel_codec(np.linspace(0, 3, 64, dtype=np.float32)[:, None], bits=4).ranges
-    CodecRanges(low=(0.0,), step=(0.2,))
+    CodecRanges(low=(0.0,), step=(0.2,), curve='linear')
     """
-    ranges = calibrate_ranges(seen, bits)
-    # Four digits: thousands of them stand in the manifest, and a step's fifth does not matter.
+    codecs = [
+        _codec_of(calibrate_ranges(seen, bits, square), bits, deflate) for square in (False, True)[: 1 + (bits < 8)]
+    ]
+    return min(codecs, key=lambda codec: _relative_error(seen, codec))
+
+
+def _codec_of(ranges: ChannelRanges, bits: int, deflate: bool) -> Codec:
+    # Four digits: thousands of them stand in the manifest, and a ten thousandth of a step does not matter.
     steps = [float(f"{step:.4g}") for step in ranges.step.tolist()]
-    below_zero = np.rint(-ranges.low / ranges.step).astype(int).tolist()
-    lows = [-count * step if count else 0.0 for count, step in zip(below_zero, steps, strict=True)]
-    encoding = f"int{bits}"
+    if ranges.square:
+        lows = [float(f"{low:.4g}") for low in ranges.low.tolist()]
+    else:  # whole steps below 0, which stays a code
+        below_zero = np.rint(-ranges.low / ranges.step).astype(int).tolist()
+        lows = [-count * step if count else 0.0 for count, step in zip(below_zero, steps, strict=True)]
+    curve = "square" if ranges.square else "linear"
+    content = {"low": tuple(lows), "step": tuple(steps), "curve": curve}
     return Codec.model_validate(
-        {"encoding": encoding, "ranges": CodecRanges(low=tuple(lows), step=tuple(steps)), "deflate": deflate}
+        {"encoding": f"int{bits}", "ranges": CodecRanges.model_validate(content), "deflate": deflate}
     )
+
+
+def _relative_error(seen: FloatFeatures, codec: Codec) -> float:
+    """Squared error over variance, mean over the channels."""
+    error = np.mean((through_codec(seen, codec) - seen).astype(np.float64) ** 2, axis=0)
+    return float(np.mean(error / np.maximum(seen.var(axis=0, dtype=np.float64), 1e-12)))
 
 
 def through_codec(features: FloatFeatures, codec: Codec) -> FloatFeatures:

@@ -10,8 +10,10 @@ CLIP_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45,
 SMALLEST_STEP = 1e-6  # a channel that never fires still needs a range
 
 
-def calibrate_ranges(features: NDArray[np.float32], bits: int) -> ChannelRanges:
+def calibrate_ranges(features: NDArray[np.float32], bits: int, square: bool = False) -> ChannelRanges:
     """Choose each channel's range with the least squared error over `features` (images, width), float32.
+
+    `square`: of squared codes, which start at the smallest feature.
 
     >>> ranges = calibrate_ranges(np.linspace(0, 3, 64, dtype=np.float32)[:, None], bits=4)
     >>> bool(ranges.low[0] == 0), round(float(ranges.step[0]), 2)
@@ -21,13 +23,19 @@ def calibrate_ranges(features: NDArray[np.float32], bits: int) -> ChannelRanges:
         raise ValueError(f"calibration features {features.shape}: expected finite numbers, (images, width)")
     # Features after ReLU start at an exact 0, and 0 stays exact.
     low, high = np.minimum(features.min(axis=0), 0), np.maximum(features.max(axis=0), 0)
-    candidates = [_ranges(low * share, high * share, bits) for share in CLIP_SHARES]
+    if square:
+        last = (2**bits - 1) ** 2
+        spans = [np.maximum((high * share - low) / last, SMALLEST_STEP) for share in CLIP_SHARES]
+        candidates = [ChannelRanges(low.astype(np.float32), span.astype(np.float32), square=True) for span in spans]
+    else:
+        candidates = [_ranges(low * share, high * share, bits) for share in CLIP_SHARES]
     errors = np.stack([squared_error(features, ranges, bits) for ranges in candidates])
     best = errors.argmin(axis=0)
     channels = np.arange(features.shape[1])
     return ChannelRanges(
         np.stack([ranges.low for ranges in candidates])[best, channels],
         np.stack([ranges.step for ranges in candidates])[best, channels],
+        square,
     )
 
 

@@ -1,6 +1,7 @@
 """Features in few bytes: float32, int8 or int4 with each channel's range in the manifest. Pure.
 
-real = low + step * code, code 0..255 (int8) or 0..15 (int4, two to a byte, the even channel in the low half).
+real = low + step * code, code 0..255 (int8) or 0..15 (int4, two to a byte, the even channel in the low half); or
+real = low + step * code^2, which spends the few codes of int4 where most of a ReLU's outputs are: near 0.
 Deflate is used where it makes the payload shorter, and only there: the flag in the encoding byte says so.
 """
 
@@ -34,10 +35,11 @@ ENCODINGS = {bits: encoding for encoding, bits in BITS.items()}
 
 @dataclass(frozen=True)
 class ChannelRanges:
-    """Each channel's smallest value and step: (width,), float32, steps positive."""
+    """Each channel's smallest value and step: (width,), float32, steps positive. `square`: of squared codes."""
 
     low: NDArray[np.float32]
     step: NDArray[np.float32]
+    square: bool = False
 
     def __post_init__(self) -> None:
         if self.low.ndim != 1 or self.low.shape != self.step.shape or not self.low.size:
@@ -52,7 +54,8 @@ class ChannelRanges:
 
     def largest(self, bits: int) -> float:
         """Largest magnitude that a code can mean."""
-        ends = np.stack([self.low, self.low + self.step * np.float32(2**bits - 1)])
+        last = (2**bits - 1) ** (2 if self.square else 1)
+        ends = np.stack([self.low, self.low + self.step * np.float32(last)])
         return float(np.max(np.abs(ends)))
 
 
@@ -118,14 +121,20 @@ def payload_bytes(encoding: PayloadEncoding, width: int) -> int:
 
 def quantize_channels(features: NDArray[np.float32], ranges: ChannelRanges, bits: int) -> NDArray[np.uint8]:
     """Nearest code of each feature, saturating. features: (..., width), float32 -> same shape, uint8."""
-    codes = np.rint((features - ranges.low) / ranges.step)
+    steps = (features - ranges.low) / ranges.step
+    if ranges.square:
+        below = np.floor(np.sqrt(np.maximum(steps, 0)))
+        codes = below + (steps > below * (below + 1) + 0.5)  # the nearer of two squares
+    else:
+        codes = np.rint(steps)
     limited: NDArray[np.uint8] = np.clip(np.nan_to_num(codes), 0, 2**bits - 1).astype(np.uint8)
     return limited
 
 
 def dequantize_channels(codes: NDArray[np.uint8], ranges: ChannelRanges) -> NDArray[np.float32]:
     """Real features of codes. codes: (..., width), uint8 -> same shape, float32."""
-    return ranges.low + ranges.step * codes.astype(np.float32)
+    steps = codes.astype(np.float32)
+    return ranges.low + ranges.step * (steps * steps if ranges.square else steps)
 
 
 def _given(ranges: ChannelRanges | None) -> ChannelRanges:

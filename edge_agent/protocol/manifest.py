@@ -62,16 +62,18 @@ class InputShape(_Part):
 
 
 class CodecRanges(_Part):
-    """Each channel's real value of code 0, and the step from code to code."""
+    """Each channel's real value of code 0, and the step from code to code, or from square to square."""
 
     low: tuple[float, ...] = Field(min_length=1)
     step: tuple[float, ...] = Field(min_length=1)
+    curve: Literal["linear", "square"] = "linear"
 
 
 @lru_cache(maxsize=256)  # one for every student of a deployment; asked for with every message
 def _arrays_of(ranges: CodecRanges) -> ChannelRanges:
     with np.errstate(over="ignore"):  # what overflows is refused as infinite
-        return ChannelRanges(np.array(ranges.low, np.float32), np.array(ranges.step, np.float32))
+        low, step = np.array(ranges.low, np.float32), np.array(ranges.step, np.float32)
+        return ChannelRanges(low, step, ranges.curve == "square")
 
 
 class Codec(_Part):

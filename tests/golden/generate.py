@@ -69,7 +69,8 @@ def features_of(message: Vector) -> FeatureMessage:
 
 
 def channel_features_of(message: Vector) -> FeatureMessage:
-    ranges = ChannelRanges(np.array(message["low"], np.float32), np.array(message["step"], np.float32))
+    low, step = np.array(message["low"], np.float32), np.array(message["step"], np.float32)
+    ranges = ChannelRanges(low, step, message["curve"] == "square")
     return FeatureMessage(
         message["frame_id"], np.array(message["codes"], np.uint8), message["student_us"], message["agent_us"],
         bits=message["bits"], deflate=message["deflate"], ranges=ranges,
@@ -131,11 +132,13 @@ def feature(frame_id: int, values: list[float], scale: float = 0.0, zero_point: 
     }  # fmt: skip
 
 
-def codes(frame_id: int, values: list[int], bits: int, *, deflate: bool = False, us: int = 150) -> Vector:
+def codes(
+    frame_id: int, values: list[int], bits: int, *, deflate: bool = False, us: int = 150, curve: str = "linear"
+) -> Vector:
     low, step = [-0.5 * (i % 3) for i in range(len(values))], [0.25 * (1 + i % 5) for i in range(len(values))]
-    ranges = ChannelRanges(np.array(low, np.float32), np.array(step, np.float32))
+    ranges = ChannelRanges(np.array(low, np.float32), np.array(step, np.float32), curve == "square")
     return {
-        "frame_id": frame_id, "bits": bits, "deflate": deflate, "codes": values, "low": low, "step": step,
+        "frame_id": frame_id, "bits": bits, "deflate": deflate, "codes": values, "low": low, "step": step, "curve": curve,
         "student_us": us, "agent_us": us * 2 if us < 2**31 else 2**32 - 1,
         "features": dequantize_channels(np.array(values, np.uint8), ranges).tolist(),
     }  # fmt: skip
@@ -251,6 +254,7 @@ def messages() -> dict[str, dict[str, Vector]]:
             "int8, one feature, largest numbers": codes(MAX_FRAME_ID, [255], 8, us=2**32 - 1),
             "int4, even width": codes(0, [0, 15, 7, 8], 4),
             "int4, odd width, no time measured": codes(2, [1, 2, 3], 4, us=0),
+            "int4, squares": codes(4, [0, 1, 2, 7, 15], 4, curve="square"),
             "int4, deflated": codes(3, [0] * 64, 4, deflate=True),
         },
         "predictions": {

@@ -12,8 +12,10 @@ from edge_agent.protocol.feature_codec import (
     ChannelRanges,
     PayloadEncoding,
     decode_payload,
+    dequantize_channels,
     encode_payload,
     payload_bytes,
+    quantize_channels,
 )
 from edge_agent.protocol.feature_message import CHANNELS_HEADER_BYTES, FeatureMessage, encode_features
 from edge_agent.protocol.manifest import Codec
@@ -197,7 +199,26 @@ def test_short_numbers_of_a_codec_keep_zero_exact_and_lose_nothing(bits):
     assert np.abs(zeros).max() < 1e-6
     error = np.mean((through_codec(seen, codec) - seen) ** 2)
     assert error <= 1.01 * np.mean(squared_error(seen, exact, bits))
+    assert codec.ranges.curve == "linear"
     assert max(len(repr(step)) for step in codec.ranges.step) <= 9
+
+
+def test_squares_are_taken_where_features_crowd_near_zero():
+    rng = np.random.default_rng(4)
+    crowded = rng.exponential(1, (2000, 12)).astype(np.float32) ** 1.5
+    even = rng.random((2000, 12)).astype(np.float32)
+    assert channel_codec(crowded, 4).ranges.curve == "square"
+    assert channel_codec(even, 4).ranges.curve == "linear"
+    assert channel_codec(crowded, 8).ranges.curve == "linear"
+
+
+@given(hnp.arrays(np.float32, 30, elements=st.floats(-1, 300, width=32)))
+def test_squared_codes_are_the_nearest(values):
+    ranges = ChannelRanges(np.full(30, -0.5, np.float32), np.full(30, 1.25, np.float32), square=True)
+    codes = quantize_channels(values, ranges, 4)
+    every = ranges.low[0] + ranges.step[0] * np.arange(16, dtype=np.float32) ** 2
+    nearest = np.abs(values[:, None] - every).min(axis=1)
+    assert np.allclose(np.abs(dequantize_channels(codes, ranges) - values), nearest, atol=1e-4)
 
 
 def test_codecs_follow_the_row():

@@ -35,8 +35,8 @@ scalar_codecs = st.builds(Codec, scale=st.floats(1e-6, 1), zero_point=st.integer
 def channel_codecs(draw: st.DrawFn, width: int) -> Codec:
     low = tuple(draw(st.floats(-100, 0, width=32)) for _ in range(width))
     step = tuple(draw(st.floats(2.0**-20, 10, width=32)) for _ in range(width))
-    encoding = draw(st.sampled_from(["int4", "int8"]))
-    return Codec(encoding=encoding, ranges=CodecRanges(low=low, step=step), deflate=draw(st.booleans()))
+    encoding, curve = draw(st.sampled_from([("int4", "linear"), ("int8", "linear"), ("int4", "square")]))
+    return Codec(encoding=encoding, ranges=CodecRanges(low=low, step=step, curve=curve), deflate=draw(st.booleans()))
 
 
 @st.composite
@@ -211,6 +211,8 @@ def test_deployments_of_before_ranges_load_and_keep_their_bytes(repository: Path
         ({"encoding": "int8", "ranges": ([0.0] * 5, [1e300] * 5)}, "finite numbers"),
         ({"encoding": "int8", "ranges": ([0.0] * 5, [5000.0] * 5)}, "reach beyond 1048576"),
         ({"encoding": "int4", "ranges": ([], [])}, "at least 1 item"),
+        ({"encoding": "int8", "ranges": ([0.0] * 5, [20.0] * 5), "curve": "square"}, "reach beyond 1048576"),
+        ({"encoding": "int4", "ranges": ([0.0] * 5, [1.0] * 5), "curve": "cubic"}, "curve"),
         ({"encoding": "int2", "ranges": ([0.0] * 5, [1.0] * 5)}, "encoding"),
         ({"encoding": "int4", "ranges": ([0.0] * 5, [1.0] * 5), "bits": 4}, "bits"),
     ],
@@ -219,6 +221,7 @@ def test_codecs_that_make_no_sense_are_refused(tree: Any, codec: dict[str, Any],
     content = {**codec}
     if "ranges" in codec:
         content["ranges"] = dict(zip(("low", "step"), codec["ranges"], strict=True))
+        content["ranges"]["curve"] = content.pop("curve", "linear")
     changed = replaced({**tree, "schema": 2}, ("students", 0, "codec"), content)
     with pytest.raises(ManifestError, match=words):
         parse_manifest(changed)
