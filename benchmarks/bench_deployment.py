@@ -19,10 +19,10 @@ SMALL_STUDENT = Path(__file__).parent / "student-32x32x3.int8.tflite"
 CLASSES = tuple(f"class {n}" for n in range(10))
 
 
-def make_deployment(folder: Path, students: int, heavy: bool = False) -> DeploymentDirectory:
-    """Write a deployment of `students` equal students: WRN-16-1 if `heavy`, else two small convolutions."""
+def make_deployment(folder: Path, students: int, network: str | None = None) -> DeploymentDirectory:
+    """Write a deployment of `students` equal students: `network` as the trainer names it, or two small convolutions."""
     folder.mkdir(parents=True)
-    content, golden_image, golden, scale, zero_point = _artifact(heavy)
+    content, golden_image, golden, scale, zero_point = _artifact(network)
     generator = np.random.default_rng(1)
     weights = generator.normal(size=(students * WIDTH, len(CLASSES))).astype(np.float32)
     bias = np.zeros(len(CLASSES), np.float32)
@@ -40,7 +40,7 @@ def make_deployment(folder: Path, students: int, heavy: bool = False) -> Deploym
         entries.append(
             Student(
                 index=index,
-                network="wrn-16-1" if heavy else "two convolutions",
+                network=network or "two convolutions",
                 width=WIDTH,
                 parameters=1,
                 macs=1,
@@ -67,12 +67,12 @@ def _entry(name: str, content: bytes) -> dict[str, object]:
 
 
 @cache
-def _artifact(heavy: bool) -> tuple[bytes, np.ndarray, tuple[float, ...], float, int]:
+def _artifact(network: str | None) -> tuple[bytes, np.ndarray, tuple[float, ...], float, int]:
     """TFLite bytes, an input, its features, their scale and zero point."""
     from ai_edge_litert.interpreter import Interpreter
 
     images = np.random.default_rng(5).integers(0, 256, (8, *SHAPE)).astype(np.uint8)
-    content = _convert(True, images) if heavy else SMALL_STUDENT.read_bytes()
+    content = _convert(network, images) if network else SMALL_STUDENT.read_bytes()
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images[:1])
@@ -84,7 +84,7 @@ def _artifact(heavy: bool) -> tuple[bytes, np.ndarray, tuple[float, ...], float,
     return content, images[0], golden, float(scale), int(zero_point)
 
 
-def _convert(heavy: bool, images: np.ndarray) -> bytes:
+def _convert(name: str | None, images: np.ndarray) -> bytes:
     """An untrained student; needs TensorFlow."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
@@ -93,10 +93,10 @@ def _convert(heavy: bool, images: np.ndarray) -> bytes:
     from trainer.tflite_conversion import to_tflite
 
     pixels = keras.Input(SHAPE)
-    flow = keras.layers.Rescaling(1 / 255)(pixels)
-    if heavy:
-        flow = catalogue.trunk("wrn-16-1", flow, "s", SHAPE[:2])
+    if name:
+        flow = catalogue.trunk(name, pixels, "s", SHAPE[:2], (127.5,) * SHAPE[2], (63.75,) * SHAPE[2])
     else:
+        flow = keras.layers.Rescaling(1 / 255)(pixels)
         flow = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(flow)
     flow = keras.layers.Conv2D(WIDTH, 1, activation="relu")(flow)
     network = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(flow))
@@ -104,4 +104,4 @@ def _convert(heavy: bool, images: np.ndarray) -> bytes:
 
 
 if __name__ == "__main__":
-    SMALL_STUDENT.write_bytes(_convert(False, np.random.default_rng(5).integers(0, 256, (8, *SHAPE)).astype(np.uint8)))
+    SMALL_STUDENT.write_bytes(_convert(None, np.random.default_rng(5).integers(0, 256, (8, *SHAPE)).astype(np.uint8)))

@@ -1,22 +1,28 @@
 """Fleet latency, throughput and capacity against a bare paho floor measured beside them.
 
     python benchmarks/fleet.py [--deployment DIR] [--frames 300] [--only latency throughput capacity cost]
+                               [--students 1 2 4 8] [--networks wrn-16-1 wrn-28-2] [--json FILE]
 
 latency     frame in -> answer out, minus the interpreter, by K; floor: bare paho clients passing the same bytes
 throughput  frames/s end to end with one agent a student; floor: the students in bare loops on the same cores
 capacity    features/s that one coordinator merges; floor: a bare paho subscriber that counts the same messages
 cost        CPU time of the coordinator for each frame, by sources and devices
+
+A JSON file keeps what other runs have put there: the parts may be measured one by one.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paho.mqtt.client as mqtt
@@ -25,10 +31,11 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_deployment import make_deployment
-from fleet_processes import FleetProcesses
+from fleet_processes import REPOSITORY, FleetProcesses
 
 from coordinator.frame_client import FrameClient
 from coordinator.settings import ClientSettings
+from edge_agent.console.atomic_file import write_atomically
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.feature_message import FeatureMessage, encode_features
@@ -40,6 +47,7 @@ from edge_agent.student_slot import open_student
 
 FRAME_BYTES = 3096  # 32 x 32 x 3 and the header
 WARM_UP = 30
+Row = dict[str, Any]
 
 
 def main() -> int:
@@ -47,21 +55,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deployment", type=Path, help="real students for throughput [untrained ones, 32 x 32 x 3]")
     parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--students", type=int, nargs="*", default=[1, 2, 4, 8], help="K for the latency table")
+    parser.add_argument("--networks", nargs="*", default=["wrn-16-1"], help="untrained students for throughput")
+    parser.add_argument("--json", type=Path, help="write the figures here too, beside those of other parts")
     parser.add_argument("--only", nargs="*", default=["latency", "throughput", "capacity", "cost"])
     arguments = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, "
-          f"Python {platform.python_version()}, paho {_version('paho-mqtt')}\n")  # fmt: skip
     for name in arguments.only:
-        {"latency": latency, "throughput": throughput, "capacity": capacity, "cost": cost}[name](arguments)
+        machine = (
+            f"{platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, scheduling "
+            f"{_scheduling()}, Python {platform.python_version()}, paho {_version('paho-mqtt')}, commit {_commit()}"
+        )
+        print(f"{machine}\n")
+        rows = {"latency": latency, "throughput": throughput, "capacity": capacity, "cost": cost}[name](arguments)
+        if arguments.json:
+            known = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+            known[name] = {"machine": machine, "rows": rows}
+            write_atomically(arguments.json, (json.dumps(known, indent=1) + "\n").encode())
     return 0
 
 
-def latency(arguments: argparse.Namespace) -> None:
+def latency(arguments: argparse.Namespace) -> list[Row]:
     """Table by K: the fleet beside the floor."""
+    rows: list[Row] = []
     print(
         "| K | floor p50 ms | floor p95 | in -> out less inference p50 | p95 | ratio p50 |\n|---|---|---|---|---|---|"
     )
-    for students in (1, 2, 4, 8):
+    for students in arguments.students:
         with tempfile.TemporaryDirectory() as folder:
             deployment = make_deployment(Path(folder) / "deployment", students)
             with FleetProcesses(Path(folder) / "fleet", deployment.path, persistence=False) as fleet:
@@ -73,7 +92,9 @@ def latency(arguments: argparse.Namespace) -> None:
         f50, f95 = np.percentile(floor, (50, 95))
         o50, o95 = np.percentile(ours, (50, 95))
         print(f"| {students} | {f50:.2f} | {f95:.2f} | {o50:.2f} | {o95:.2f} | {o50 / f50:.2f} |", flush=True)
+        rows.append({"students": students, "frames": arguments.frames, "floor_ms": [f50, f95], "fleet_ms": [o50, o95]})
     print()
+    return rows
 
 
 def _fleet_latency(fleet: FleetProcesses, students: int, frames: int) -> list[float]:
@@ -138,13 +159,17 @@ def floor_worker(port: int, number: int, reply_bytes: int) -> None:
     client.loop_forever()
 
 
-def throughput(arguments: argparse.Namespace) -> None:
+def throughput(arguments: argparse.Namespace) -> list[Row]:
     """Frames a second with as many agents as students, against the students alone."""
+    return [_throughput(arguments, network) for network in arguments.networks]
+
+
+def _throughput(arguments: argparse.Namespace, network: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.deployment:
             deployment = open_deployment(arguments.deployment)
         else:
-            deployment = make_deployment(Path(folder) / "deployment", 2, heavy=True)
+            deployment = make_deployment(Path(folder) / "deployment", 2, network)
         students = len(deployment.manifest.students)
         bare = _bare_frames_per_s(deployment, students)
         with FleetProcesses(Path(folder) / "fleet", deployment.path, persistence=False) as fleet:
@@ -152,13 +177,22 @@ def throughput(arguments: argparse.Namespace) -> None:
             client, info = _start(fleet, students)
             image = np.random.default_rng(0).integers(0, 256, (info.height, info.width, info.channels)).astype(np.uint8)
             frames = max(100, int(bare * 5))
+            programs = {name: psutil.Process(program.pid) for name, program in fleet.running.items()}
+            programs["sender"] = psutil.Process()
+            before = {name: sum(program.cpu_times()[:2]) for name, program in programs.items()}
             started = time.perf_counter()
-            answers = list(client.classify((image for _ in range(frames)), 16))
+            answers = list(client.classify((image for _ in range(frames)), 64))
             ours = len(answers) / (time.perf_counter() - started)
+            spent = {name: sum(program.cpu_times()[:2]) - before[name] for name, program in programs.items()}
             client.close()
-        network = deployment.manifest.students[0].network
+        if arguments.deployment:
+            network = deployment.manifest.students[0].network
     print(f"throughput, {students} agents ({network}): bare loops {bare:.0f} frames/s, fleet {ours:.0f} frames/s, "
-          f"{100 * ours / bare:.0f} % (goal 70 %)\n", flush=True)  # fmt: skip
+          f"{100 * ours / bare:.0f} % (goal 70 %)")  # fmt: skip
+    shares = ", ".join(f"{name} {1e6 * seconds / len(answers):.0f}" for name, seconds in sorted(spent.items()))
+    print(f"CPU of a frame, us: {shares}; a student alone {1e6 / bare:.0f}\n", flush=True)
+    cpu_us = {name: 1e6 * seconds / len(answers) for name, seconds in spent.items()}
+    return {"network": network, "students": students, "bare_per_s": bare, "fleet_per_s": ours, "cpu_us": cpu_us}
 
 
 def _bare_frames_per_s(deployment: DeploymentDirectory, students: int, seconds: float = 4.0) -> float:
@@ -185,7 +219,7 @@ def bare_loop(path: Path, student: int, seconds: float, queue: "multiprocessing.
     queue.put(count / (time.perf_counter() - started))
 
 
-def capacity(arguments: argparse.Namespace) -> None:
+def capacity(arguments: argparse.Namespace) -> list[Row]:
     """Features a second of CPU time: the coordinator against a subscriber that only counts. K = 2."""
     frames = max(2000, arguments.frames)
     with tempfile.TemporaryDirectory() as folder:
@@ -200,10 +234,12 @@ def capacity(arguments: argparse.Namespace) -> None:
             client.close()
     print(f"capacity, K = 2: counting subscriber {floor:.0f} features/s of CPU, coordinator {ours:.0f}, "
           f"{100 * ours / floor:.0f} % (goal 60 %)\n", flush=True)  # fmt: skip
+    return [{"students": 2, "floor_per_s": floor, "coordinator_per_s": ours}]
 
 
-def cost(arguments: argparse.Namespace) -> None:
+def cost(arguments: argparse.Namespace) -> list[Row]:
     """Coordinator CPU for a frame, by sources and by replicas of each student."""
+    rows: list[Row] = []
     frames = max(1000, arguments.frames)
     print("| sources | devices a student | coordinator CPU us a frame |\n|---|---|---|")
     for sources, devices in ((1, 1), (4, 1), (16, 1), (64, 1), (1, 2), (1, 4)):
@@ -217,7 +253,9 @@ def cost(arguments: argparse.Namespace) -> None:
                 rate = _capacity_of_coordinator(fleet, deployment, frames, sources, devices)
                 client.close()
         print(f"| {sources} | {devices} | {2 * devices * 1e6 / rate:.0f} |", flush=True)
+        rows.append({"sources": sources, "devices": devices, "cpu_us": 2 * devices * 1e6 / rate})
     print()
+    return rows
 
 
 def _capacity_of_coordinator(
@@ -324,6 +362,16 @@ def _stop(workers: list[multiprocessing.Process]) -> None:
     for worker in workers:
         worker.terminate()
         worker.join()
+
+
+def _scheduling() -> str:
+    policy = os.sched_getscheduler(0)
+    return "real-time" if policy in (os.SCHED_FIFO, os.SCHED_RR) else "normal"
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _version(package: str) -> str:

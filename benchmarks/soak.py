@@ -1,6 +1,6 @@
 """Soak: steady load on a fleet of three for MINUTES; RSS slope, file descriptors, latency drift.
 
-    python benchmarks/soak.py --minutes 30 [--json soak.json]
+    python benchmarks/soak.py --minutes 30 [--frames-per-s 20] [--json soak.json]
 
 Fails (exit 1) if a frame is lost or answered twice, if memory of any program grows by more than 1 MB an hour after
 the warm-up, or if file descriptors grow.
@@ -22,7 +22,6 @@ from fleet_processes import TINY, FleetProcesses
 from coordinator.frame_client import FrameClient
 from coordinator.settings import ClientSettings
 
-FRAMES_PER_S = 20.0
 SAMPLE_S = 5.0
 WARM_UP_PART = 0.2  # allocators and caches fill; the slope is taken over the rest
 MOST_MB_PER_HOUR = 1.0
@@ -32,18 +31,19 @@ def main() -> int:
     """Run, print, say whether it held."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--frames-per-s", type=float, default=20.0, help="load [20]")
     parser.add_argument("--deployment", type=Path, default=TINY)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, FleetProcesses(Path(folder), arguments.deployment) as fleet:
-        report = soak(fleet, arguments.minutes * 60)
+        report = soak(fleet, arguments.minutes * 60, arguments.frames_per_s)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     show(report)
     return 1 if report["failures"] else 0
 
 
-def soak(fleet: FleetProcesses, seconds: float) -> dict:
+def soak(fleet: FleetProcesses, seconds: float, frames_per_s: float) -> dict:
     """Start the fleet, load it, watch it."""
     fleet.start_broker()
     for student in range(3):
@@ -59,8 +59,8 @@ def soak(fleet: FleetProcesses, seconds: float) -> dict:
         info = client.wait_for_site(120)
         started = next_sample = time.monotonic()
         image = np.random.default_rng(0).integers(0, 256, (info.height, info.width, info.channels)).astype(np.uint8)
-        count = int(seconds * FRAMES_PER_S)
-        for answer in client.classify((image for _ in range(count)), 8, FRAMES_PER_S):
+        count = int(seconds * frames_per_s)
+        for answer in client.classify((image for _ in range(count)), 8, frames_per_s):
             now = time.monotonic()
             latencies.append((now - started, answer.prediction.latency_ms.total))
             results[answer.prediction.result] = results.get(answer.prediction.result, 0) + 1
@@ -72,7 +72,7 @@ def soak(fleet: FleetProcesses, seconds: float) -> dict:
     finally:
         client.close()
     cpu = {name: round(sum(p.cpu_times()[:2]), 1) for name, p in watched.items()}
-    return summary(samples, latencies, results, count, client.repeated_answers, cpu)
+    return summary(samples, latencies, results, count, client.repeated_answers, cpu) | {"frames_per_s": frames_per_s}
 
 
 def summary(samples, latencies, results, count, repeated, cpu) -> dict:
@@ -105,13 +105,14 @@ def summary(samples, latencies, results, count, repeated, cpu) -> dict:
                 ("all", times[:, 1]),
             )
         },
+        "samples": samples[:: max(1, len(samples) // 60)],  # (RSS bytes, file descriptors) by program
         "failures": failures,
     }  # fmt: skip
 
 
 def show(report: dict) -> None:
     """Print the report as Markdown."""
-    print(f"{report['minutes']} minutes, {report['frames']} frames at {FRAMES_PER_S:g}/s: {report['results']}, "
+    print(f"{report['minutes']} minutes, {report['frames']} frames at {report['frames_per_s']:g}/s: {report['results']}, "
           f"lost {report['lost']}, repeated {report['repeated']}")  # fmt: skip
     print("| program | RSS MB | MB/hour | fds first/last/max | CPU s |\n|---|---|---|---|---|")
     for name, p in report["programs"].items():

@@ -284,7 +284,7 @@ def full_disk(chaos: Chaos) -> None:
     """Journal and log of the coordinator on a file system without a free byte."""
     place = chaos.folder / "full"
     place.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], check=True)
 
     def act() -> None:
         chaos.fleet.running["coordinator"].terminate()
