@@ -117,7 +117,7 @@ def _secrets_of(card: Path) -> tuple[str, str]:
     try:
         tables = tomllib.loads(card.read_text(encoding="utf-8"))
         return tables["broker"]["key"], tables.get("wifi", {}).get("psk", APPLIED)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, RecursionError):
         return APPLIED, APPLIED
 
 

@@ -64,6 +64,8 @@ def _read_toml(path: Path | None) -> tuple[str, dict[str, Any]]:
         raise UserError(f"{path}: {error.strerror}; expected a TOML file", ExitCode.CONFIGURATION) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; expected a TOML file", ExitCode.CONFIGURATION) from None
+    except RecursionError:
+        raise UserError(f"{path}: too many brackets within brackets", ExitCode.CONFIGURATION) from None
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = found[1] if found else max(1, len(text.splitlines()))  # else it is about the end of the document

@@ -33,7 +33,7 @@ def parse_edges(content: bytes, filters: int) -> tuple[Edge, ...]:
         raise ManifestError(f"graph: {len(content)} bytes, expected at most {MAX_BYTES}")
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):  # a thousand open brackets
         raise ManifestError("graph: not JSON") from None
     if not isinstance(found, dict) or found.get("v") != VERSION or not isinstance(found.get("edges"), list):
         raise ManifestError(f"graph: expected version {VERSION} with a list of edges")

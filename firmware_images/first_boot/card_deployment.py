@@ -57,7 +57,7 @@ def listed_files(manifest: bytes) -> Iterator[tuple[str, int, str]]:
     """Return (name, size, sha256) of every file that a manifest lists, wherever in it."""
     try:
         document = json.loads(manifest)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DeploymentProblemError(f"{CARD_FOLDER}/{MANIFEST}: not valid JSON: {error}") from error
     for entry in _entries(document):
         name = entry["file"]

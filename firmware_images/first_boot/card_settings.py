@@ -182,6 +182,8 @@ def parse_card(content: bytes, places: Places) -> CardSettings:
         raise CardProblemsError(["the file is not UTF-8 text; save it as UTF-8"]) from error
     except tomllib.TOMLDecodeError as error:
         raise CardProblemsError([f"not valid TOML: {error}"]) from error
+    except RecursionError as error:
+        raise CardProblemsError(["not valid TOML: too many brackets within brackets"]) from error
     reader = _Reader(document)
     role = reader.choice("role", "name", ROLES, "agent")
     settings = CardSettings(
@@ -211,7 +213,7 @@ def name_and_broker(content: bytes) -> tuple[str, str, Broker] | None:
     """Return name, site and broker of a card that may be wrong elsewhere: whom to tell about the rest, and as whom."""
     try:
         reader = _Reader(tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n")))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     name = reader.text("device", "name", None, "", _ID)
     site = reader.text("device", "site", "home", "", _ID)

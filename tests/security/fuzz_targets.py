@@ -37,6 +37,7 @@ from edge_agent.protocol.signature import SigningKey, TrustedKeys
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.protocol.update_messages import parse_rollback
 from edge_agent.protocol.update_topics import UpdateTopics
+from firmware_images.first_boot.card_deployment import DeploymentProblemError, listed_files
 from firmware_images.first_boot.card_settings import CardProblemsError, Places, name_and_broker, parse_card
 from firmware_images.first_boot.card_template import card_template, wiped_card
 from firmware_images.first_boot.certificate_dates import validity
@@ -127,7 +128,7 @@ def _files(folder: Path) -> list[Target]:
     key_file.chmod(0o600)
     run_bundle([str(TINY), "--key", str(key_file), "--out", str(bundle)], "fuzz")
     parsed = parse_manifest(manifest)
-    edges = json.dumps({"version": 1, "edges": [[0, 1, 0.5]]}).encode()
+    edges = json.dumps({"v": 1, "edges": [[0, 1, 0.5]]}).encode()
     lines = f"# ours\n{key.public('me').to_line()}\n".encode()
     return [
         Target("manifest", parse_manifest, (ProtocolError,), (manifest,)),
@@ -196,6 +197,12 @@ def _of_the_card() -> list[Target]:
     )  # fmt: skip
     return [
         Target("card", _card, (CardProblemsError,), (card, card_template("agent").encode())),
+        Target(
+            "deployment on a card",
+            lambda c: list(listed_files(c)),
+            (DeploymentProblemError,),
+            ((TINY / "manifest.json").read_bytes(),),
+        ),
         Target("name on a card", name_and_broker, (), (card,)),
         Target("certificate dates", lambda c: validity(_text(c)), (ValueError,), (issued.certificate.encode(),)),
         Target("certificate DER", _der, (ValueError,), (ssl.PEM_cert_to_DER_cert(issued.certificate),)),
