@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-faults test-updates test-cookbook test-browser test-aarch64 fuzz image boot-test deb soak check format lock clean
+.PHONY: help demo test test-faults test-updates test-cookbook test-browser test-aarch64 fuzz image boot-test deb soak check docs package licences format lock clean
 MINUTES ?= 30
 EXAMPLE := docs/examples/cifar10-2x-wrn-16-1
 
@@ -43,6 +43,14 @@ deb: $(VENV)/.dev ## Debian packages for stock Raspberry Pi OS in dist/
 	$(BIN)/nonn-image deb --suite bookworm --output dist
 	$(BIN)/nonn-image deb --suite trixie --output dist
 
+results: $(VENV)/.dev ## put the records of benchmarks/results into docs/results.md
+	$(BIN)/python benchmarks/results_page.py
+
+results-on-pi: | $(VENV)/bin/python ## on a Raspberry Pi: measure the example deployment, write a file to send in
+	$(PIP) -e '.[agent]'
+	$(BIN)/python benchmarks/record.py --to results-on-pi-$$(hostname).json \
+	  $(BIN)/nonn-agent bench --deployment docs/examples/cifar10-2x-wrn-16-1 --json
+
 test-cookbook: $(VENV)/.dev ## the recipes of docs/cookbook.md
 	$(BIN)/pytest tests/cookbook
 
@@ -54,6 +62,15 @@ check: $(VENV)/.dev ## lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev ## the documents as a site in build/site; a broken link fails
+	$(BIN)/sphinx-build -W --keep-going -q -c .ci/site -d build/doctrees -b html . build/site
+
+package: $(VENV)/.dev ## wheel and sdist in dist/
+	$(BIN)/python -m build --outdir dist
+
+licences: $(VENV)/.dev ## the licence of everything that a device or coordinator installs
+	$(BIN)/python .ci/licences.py
 
 format: $(VENV)/.dev ## format and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -1,0 +1,108 @@
+"""Run a benchmark and keep what it printed, with everything that is needed to judge it.
+
+    python benchmarks/record.py NAME COMMAND [ARGUMENT ...]
+    python benchmarks/record.py --to FILE COMMAND [ARGUMENT ...]
+
+Writes benchmarks/results/NAME.json, or FILE: the command, its output (Markdown), commit, versions, machine, load, time.
+`make results` puts the output into docs/results.md. A command that fails leaves the earlier record as it was.
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = (
+    "nonn-edge", "numpy", "ai-edge-litert", "tensorflow-cpu", "tensorflow", "keras", "apache-tvm", "onnxruntime",
+    "ncnn", "paho-mqtt", "networkx",
+)  # fmt: skip
+
+
+def main() -> int:
+    """Run, show, keep."""
+    words = sys.argv[1:]
+    is_file = words[:1] == ["--to"]
+    target, *command = words[1:] if is_file else words or [""]
+    if not command or target.startswith("-"):
+        print(__doc__)
+        return 64
+    file = Path(target) if is_file else RESULTS / f"{target}.json"
+    load, started = os.getloadavg()[0], time.perf_counter()
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    print(finished.stdout, end="")
+    if finished.returncode:
+        print(f"error: {shlex.join(command)} ended with {finished.returncode}; nothing recorded", file=sys.stderr)
+        return 1
+    file.parent.mkdir(exist_ok=True)
+    content = {
+        "command": shown(command),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "machine": machine(),
+        "load_average_before": round(load, 1),
+        "seconds": round(time.perf_counter() - started, 1),
+        "versions": versions(),
+        "output": finished.stdout.strip(),
+    }
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    print(f"written: {file}", file=sys.stderr)
+    return 0
+
+
+def shown(command: list[str]) -> str:
+    """The command as anybody would type it: programs without folders, files by their last two names."""
+    words = [Path(command[0]).name, *(shortened(word) for word in command[1:])]
+    return shlex.join(words).replace("python3 ", "python ", 1)
+
+
+def shortened(word: str) -> str:
+    """`/long/way/runs/cifar10` -> `runs/cifar10`; relative paths stay."""
+    path = Path(word)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else word
+
+
+def commit() -> str:
+    """Short commit of the tree, marked where files differ from it."""
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=10"], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parent,
+    )  # fmt: skip
+    return answer.stdout.strip() or "no git"
+
+
+def machine() -> str:
+    """Processor, cores and system, as far as it tells."""
+    model = next(
+        (line.split(":", 1)[1].strip() for line in cpu_lines() if line.startswith(("model name", "Model"))), ""
+    )
+    return f"{model or platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+
+
+def cpu_lines() -> list[str]:
+    """/proc/cpuinfo, where there is one."""
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""A finished run of nonn-trainer beside the paper: what its students cost and what they answer, on the test images.
+
+    python benchmarks/run_table.py RUN [--paper wrn|vgg]
+
+Reads RUN/evaluation.json, distill/, teacher/ and the teacher's own file (for its multiply-accumulates). Paper: Farcas
+et al., CVPR-W 2020, tables I and II: one Raspberry Pi 3B+ for each row. Prints Markdown.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """Accuracy in percent, parameters; teacher, then student."""
+
+    networks: tuple[str, str]
+    accuracy: tuple[float, float]
+    parameters: tuple[float, float]
+    ratio: float
+
+
+PAPER = {
+    "wrn": PaperRow(("WRN-40-4", "WRN-16-1"), (96.78, 95.92), (8.9e6, 0.18e6), 49.89),
+    "vgg": PaperRow(("VGG-19", "VGG-11"), (93.00, 91.47), (20e6, 9.2e6), 2.16),
+}
+
+
+def main() -> int:
+    """Print the tables of one run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("--paper", choices=PAPER, default="wrn")
+    arguments = parser.parse_args()
+    run = RunDirectory.open(arguments.run, {})
+    found = json.loads((run.path / "evaluation.json").read_text())
+    print_cost(run, found, PAPER[arguments.paper])
+    print()
+    print_subsets(found)
+    print()
+    print_training(run, found)
+    return 0
+
+
+def print_cost(run: RunDirectory, found: dict[str, Any], paper: PaperRow) -> None:
+    """Teacher and student beside the paper's row."""
+    students, precision = found["students"], found["precision"]
+    largest = max(students, key=lambda student: student["parameters"])
+    parameters, macs = found["teacher_parameters"], teacher_macs(run)
+    file = teacher_path(run)
+    artifact = max(found["precisions"][precision]["artifact_bytes"])
+    before, after = 100 * found["teacher_accuracy"], 100 * found["accuracy"]
+    published = f"{paper.accuracy[0]:.2f} -> {paper.accuracy[1]:.2f}, {paper.accuracy[1] - paper.accuracy[0]:+.2f}"
+    rows = [
+        ("accuracy, %", f"{before:.2f}", f"{after:.2f} (all {len(students)})", f"{after - before:+.2f}", published),
+        ("parameters", f"{parameters:,}", f"{largest['parameters']:,}", f"{parameters / largest['parameters']:.2f}x",
+         f"{paper.parameters[0] / 1e6:.2f} M -> {paper.parameters[1] / 1e6:.2f} M, {paper.ratio}x"),
+        ("multiply-accumulates", f"{macs / 1e6:,.1f} M", f"{largest['macs'] / 1e6:,.1f} M",
+         f"{macs / largest['macs']:.1f}x", ""),
+        ("artifact, bytes", f"{file.stat().st_size:,} (.keras)", f"{artifact:,} ({precision})",
+         f"{file.stat().st_size / artifact:.0f}x", ""),
+    ]  # fmt: skip
+    print(f"| | teacher | one of {len(students)} students | ratio | paper: {' -> '.join(paper.networks)} |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+
+
+def print_subsets(found: dict[str, Any]) -> None:
+    """Accuracy with every subset of students missing, by precision."""
+    full = (1 << len(found["students"])) - 1
+    masks = sorted((int(mask) for mask in found["precisions"][found["precision"]]["accuracy_by_mask"]), reverse=True)
+    masks = [mask for mask in masks if mask]
+    titles = ["all students" if mask == full else f"without {absent(mask, len(found['students']))}" for mask in masks]
+    print(f"| precision | {' | '.join(titles)} | bytes of each artifact |")
+    print("|" + "---|" * (len(masks) + 2))
+    for name, entry in found["precisions"].items():
+        cells = [f"{100 * entry['accuracy_by_mask'][str(mask)]:.2f} %" for mask in masks]
+        print(f"| {name} | {' | '.join(cells)} | {' / '.join(f'{size:,}' for size in entry['artifact_bytes'])} |")
+
+
+def print_training(run: RunDirectory, found: dict[str, Any]) -> None:
+    """Passes, time, seeds."""
+    settings = run.configuration
+    record = json.loads((run.path / "run.json").read_text())
+    seconds = json.loads((run.path / "distill" / "stage.json").read_text())["seconds"]
+    print(
+        f"{settings.passes} passes ({settings.small_passes} of them at 3/4 size), batch {settings.batch}, "
+        f"{settings.views} views, failout {settings.failout:g}, seed {settings.seed}, {seconds / 3600:.2f} h of wall "
+        f"clock on {record['machine']}, started at commit {(record['commit'] or '?')[:10]}; n = 1 run, "
+        f"{found['test_images']:,} test images, seen once."
+    )
+
+
+def absent(mask: int, students: int) -> str:
+    """Students that a mask leaves out."""
+    return ", ".join(str(index) for index in range(students) if not mask >> index & 1)
+
+
+def teacher_path(run: RunDirectory) -> Path:
+    """The teacher's .keras file."""
+    from trainer.run_context import RunContext
+    from trainer.stages.teacher import teacher_file
+
+    return teacher_file(RunContext(run))
+
+
+def teacher_macs(run: RunDirectory) -> int:
+    """Multiply-accumulates of the teacher for one image of the deployment's size."""
+    from trainer.run_context import quiet_tensorflow
+
+    quiet_tensorflow()
+    import keras
+
+    from trainer.network_cost import network_cost
+
+    shape = json.loads((run.path / "export" / "manifest.json").read_text())["input"]
+    pixels = keras.Input((shape["height"], shape["width"], shape["channels"]))
+    network = keras.models.load_model(teacher_path(run), compile=False)
+    return network_cost(keras.models.clone_model(network, input_tensors=pixels)).macs
+
+
+if __name__ == "__main__":
+    sys.exit(main())
