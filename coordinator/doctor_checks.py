@@ -40,7 +40,8 @@ def check_broker(facts: BrokerFacts, username: str | None, encrypted: bool) -> l
             "is it an MQTT broker, and is this its TLS or its plain port? see broker.ca_file"
         )  # fmt: skip
         name = "login" if facts.refused else "broker"
-        return [Finding("FAIL", name, f"{facts.address}: {facts.login_error or 'no MQTT answer'}", step)]
+        reason = (facts.login_error or "no MQTT answer").removeprefix(f"{facts.address}: ")
+        return [Finding("FAIL", name, f"{facts.address}: {reason}", step)]
     found = [Finding("OK", "broker", f"{facts.address} answers, MQTT {facts.mqtt}{_version_note(facts.version)}")]
     found.append(_login_finding(facts, username, encrypted))
     if facts.version and facts.version.startswith("mosquitto version 1."):

@@ -115,5 +115,5 @@ function withoutText(row, last, changes) {
   if (row.missing || !last.class_name) return "–";
   if (!row.without) return "none";
   const [name, share] = row.without;
-  return `${changes ? "→ " : ""}${name} · ${percent(share)}`;
+  return `${changes ? "→\u00a0" : ""}${name} ·\u00a0${percent(share).replace(" ", "\u00a0")}`;
 }
