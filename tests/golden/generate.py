@@ -138,7 +138,8 @@ def codes(
     low, step = [-0.5 * (i % 3) for i in range(len(values))], [0.25 * (1 + i % 5) for i in range(len(values))]
     ranges = ChannelRanges(np.array(low, np.float32), np.array(step, np.float32), curve == "square")
     return {
-        "frame_id": frame_id, "bits": bits, "deflate": deflate, "codes": values, "low": low, "step": step, "curve": curve,
+        "frame_id": frame_id, "bits": bits, "deflate": deflate, "codes": values, "low": low, "step": step,
+        "curve": curve,
         "student_us": us, "agent_us": us * 2 if us < 2**31 else 2**32 - 1,
         "features": dequantize_channels(np.array(values, np.uint8), ranges).tolist(),
     }  # fmt: skip

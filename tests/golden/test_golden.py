@@ -63,7 +63,8 @@ def described(kind: str, payload: bytes, message: dict[str, Any]) -> dict[str, A
         m = decode_features(payload).with_ranges(ranges, message["bits"])
         return {
             "frame_id": m.frame_id, "bits": m.bits, "deflate": m.deflate, "codes": m.values.tolist(),
-            "low": message["low"], "step": message["step"], "curve": message["curve"], "student_us": m.student_us, "agent_us": m.agent_us,
+            "low": message["low"], "step": message["step"], "curve": message["curve"],
+            "student_us": m.student_us, "agent_us": m.agent_us,
             "features": m.features.tolist(),
         }  # fmt: skip
     if kind == "predictions":
