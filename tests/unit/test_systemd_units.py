@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.heartbeat import LONGEST_INTERVAL_S
 from edge_agent.console.exit_codes import ExitCode
 from edge_agent.settings import AgentSettings
 from firmware_images.first_boot.device_files import AGENT_CONFIG, COORDINATOR_CONFIG
@@ -66,6 +67,16 @@ def test_bad_settings_end_the_restarts(unit: str) -> None:
     text = (UNITS / unit).read_text()
     assert f"RestartPreventExitStatus={ExitCode.CONFIGURATION.value}\n" in text
     assert "Restart=on-failure\n" in text
+
+
+def test_a_coordinator_that_makes_no_progress_is_restarted_and_answers_what_was_open() -> None:
+    text = (UNITS / "edge-coordinator.service").read_text()
+    assert "Type=notify\n" in text
+    assert "Environment=NONN_JOURNAL=%S/nonn-edge/frames.journal\n" in text
+    assert "StateDirectory=nonn-edge\n" in text
+    watchdog = re.search(r"^WatchdogSec=(\d+)$", text, re.MULTILINE)
+    assert watchdog
+    assert int(watchdog[1]) >= 5 * LONGEST_INTERVAL_S
 
 
 @pytest.mark.parametrize("unit", ["edge-agent.service", "edge-agent@.service"])
