@@ -59,6 +59,16 @@ def table(group: list[Contender]) -> str:
     return "\n".join(lines)
 
 
+def figures_of(contender: Contender) -> dict[str, Any]:
+    """What was measured, for programs."""
+    return {
+        "network": contender.network, "engine": contender.version, "precision": contender.precision,
+        "min_us": min(contender.times_us), "median_us": float(np.median(contender.times_us)),
+        "cpu_us_median": float(np.median(contender.cpu_us)), "runs": len(contender.times_us),
+        "peak_rss_mb": contender.rss_mb, "size_bytes": contender.size_bytes, "accuracy": contender.accuracy,
+    }  # fmt: skip
+
+
 def _ratios(contender: Contender, base: Contender | None) -> str:
     if base is None:
         return ""

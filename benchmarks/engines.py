@@ -30,7 +30,7 @@ from trainer.tvm_export.outcome import UnsupportedStudentError
 from trainer.tvm_export.targets import host_targets
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from engine_tables import Contender, table, teacher_table
+from engine_tables import Contender, figures_of, table, teacher_table
 from portable_graph import write_ncnn, write_onnx
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -137,6 +137,7 @@ def main() -> int:
     parser.add_argument("--images", type=Path, metavar="FILE.npz", help="images (n, h, w, c) uint8, labels (n,)")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/nonn-edge/engines")
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--turn-ms", type=float, default=10, help="CPU time per engine and round")
     arguments = parser.parse_args()
     _light_runtime(arguments.cache)
@@ -175,10 +176,18 @@ def _compare(arguments: argparse.Namespace, networks: list[tuple[str, Path]], fo
         print(table(group))
     if arguments.teacher:
         print(teacher_table(groups[-1][0], groups[0][0]))
-    for group, _ in groups:
-        for contender in group:
-            if contender.worker:
-                contender.worker.communicate(timeout=30)
+    if arguments.json:
+        _write_figures(arguments.json, everyone, arguments.rounds)
+    for contender in everyone:
+        if contender.worker:
+            contender.worker.communicate(timeout=30)
+
+
+def _write_figures(path: Path, everyone: list[Contender], rounds: int) -> None:
+    conditions = {"cpu": _cpu_name(), "load": os.getloadavg()[0], "threads": 1, "batch": 1}
+    figures = [figures_of(contender) for contender in everyone]
+    document = {"when": time.strftime("%Y-%m-%d"), **conditions, "rounds": rounds, "engines": figures}
+    path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _images(arguments: argparse.Namespace, float_file: Path, folder: Path) -> tuple[Path, Any]:

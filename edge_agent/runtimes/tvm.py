@@ -1,6 +1,7 @@
 """Students compiled by TVM, run by its light runtime: a shared library and tvm_ffi, no compiler."""
 
 import json
+import logging
 import os
 import struct
 from pathlib import Path
@@ -17,6 +18,7 @@ ALIGNMENT_BYTES = 64  # TVM's kernels load whole vectors: NumPy's own 16 are not
 CPU_DEVICE, POOLED_ALLOCATOR = 1, 2
 ELF_HEADER = struct.Struct("<4s5B7x2HIQQQI6H")
 ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
+_log = logging.getLogger("agent")
 
 
 class TVMRuntime:
@@ -53,8 +55,10 @@ def open_tvm(path: Path, num_threads: int) -> TVMRuntime:
     """Open a compiled student; EngineError says what is wrong with it or with this machine."""
     check_readable(path)
     check_elf(path)
-    # Read once, when the runtime starts its pool; kernels are single-threaded unless exported otherwise.
-    os.environ.setdefault("TVM_NUM_THREADS", str(num_threads))
+    if num_threads > 1:
+        _log.warning("%s: TVM students run on one thread; num_threads = %d is for LiteRT", path.name, num_threads)
+    # Read once, when the runtime starts its pool; the kernels are single-threaded.
+    os.environ.setdefault("TVM_NUM_THREADS", "1")
     tvm_ffi, library = load_library()
     try:
         machine = tvm_ffi.load_module(str(path.resolve()))["vm_load_executable"]()
