@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from simulator import Fleet, LinkFaults
 
 from coordinator.feature_merger import COMPARED_FRAMES, REMEMBERED_FRAMES
+from edge_agent.app import AgentApp
 
 
 @pytest.fixture
@@ -169,6 +171,20 @@ def test_of_two_replicas_the_first_answers_and_a_liar_is_counted(fleet: Fleet) -
     fleet.run(3)
     assert fleet.check() == {"complete": 40}
     assert counts["replicas_disagree"] == 20
+
+
+def test_a_student_that_gives_no_numbers_is_left_out_and_counted(fleet: Fleet) -> None:
+    start(fleet)
+    agent = fleet.nodes["pi-1"].app
+    assert isinstance(agent, AgentApp)
+    runtime = agent.lanes.current.slots[0].runtime
+    runtime.quantization = None  # a float student whose memory has gone bad
+    runtime.run = lambda _image: np.full(runtime.width, np.nan, np.float32)
+    fleet.stream("door", 20, 1)
+    fleet.run(3)
+    assert fleet.check() == {"degraded": 20}
+    assert {answers[0].missing for answers in fleet.answers.values()} == {(1,)}
+    assert agent.counts.refused == 20
 
 
 def test_memory_is_bounded_by_frames_in_flight_whatever_arrives(fleet: Fleet) -> None:

@@ -21,6 +21,7 @@ from edge_agent.frame_sources.frame_source import SourceError, fit
 from edge_agent.frame_sources.http_snapshot import HttpSnapshot
 from edge_agent.frame_sources.image_folder import ImageFolder
 from edge_agent.frame_sources.pi_camera import open_pi_camera, stream_sizes
+from edge_agent.frame_sources.video_file import VideoFile
 from edge_agent.frame_sources.yuv import i420_to_rgb, yuyv_to_rgb
 from edge_agent.settings import CameraSettings
 
@@ -230,3 +231,33 @@ def test_the_calls_to_picamera2_are_those_of_its_documentation(  # noqa: C901 (a
     assert asked["closed"]
     with pytest.raises(SourceError, match="1 found"):
         open_pi_camera(CameraSettings(source="door", location="3"), SHAPE)
+
+
+def test_a_video_file_gives_every_frame_in_order_and_can_begin_again(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is optional: pip install opencv-python-headless")
+    path = str(tmp_path / "grey.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    greys = [0, 60, 120, 180, 240]
+    for grey in greys:
+        writer.write(np.full((48, 64, 3), grey, np.uint8))
+    writer.release()
+    video = VideoFile(path, (8, 8, 1), repeat=False)
+    assert not video.live
+    images = [video.read() for _ in greys]
+    np.testing.assert_allclose([image.mean() for image in images if image is not None], greys, atol=4)
+    assert video.read() is None
+    assert (video.picture(32) or b"")[:2] == b"\xff\xd8"
+    video.close()
+    again = VideoFile(path, (8, 8, 3), repeat=True)
+    seen = [again.read() for _ in range(2 * len(greys))]
+    np.testing.assert_allclose([image.mean() for image in seen if image is not None], 2 * greys, atol=4)
+    again.close()
+    (tmp_path / "text.avi").write_text("no video")
+    with pytest.raises(SourceError, match="expected a video file or stream"):
+        VideoFile(str(tmp_path / "text.avi"), (8, 8, 1), repeat=False)
+
+
+def test_without_opencv_a_video_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(SourceError, match="opencv-python-headless"):
+        VideoFile("film.mp4", (8, 8, 1), repeat=False)
