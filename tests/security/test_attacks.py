@@ -108,7 +108,8 @@ def test_an_old_tls_version_is_refused(site: Site, site_broker: SiteBroker) -> N
             context.maximum_version = version
         with socket.create_connection(("localhost", site.port)) as plain:
             if accepted:
-                assert context.wrap_socket(plain, server_hostname="localhost").version() == "TLSv1.2"
+                with context.wrap_socket(plain, server_hostname="localhost") as connection:
+                    assert connection.version() == "TLSv1.2"
             else:
                 with pytest.raises(ssl.SSLError):
                     context.wrap_socket(plain, server_hostname="localhost")

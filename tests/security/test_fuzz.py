@@ -18,7 +18,7 @@ def test_only_documented_errors_leave_the_parsers(folder: Path) -> None:
     for target in chosen:
         # What a seed is must be known to its parser: at least one is taken.
         assert any(_is_taken(target.parse, target.errors, seed) for seed in target.seeds), target.name
-        fuzz(target, examples=25)
+        fuzz(target, examples=10)
 
 
 def _is_taken(parse: object, errors: tuple[type[Exception], ...], seed: bytes) -> bool:
