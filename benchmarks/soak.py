@@ -112,8 +112,8 @@ def summary(samples, latencies, results, count, repeated, cpu) -> dict:
 
 def show(report: dict) -> None:
     """Print the report as Markdown."""
-    print(f"{report['minutes']} minutes, {report['frames']} frames at {report['frames_per_s']:g}/s: {report['results']}, "
-          f"lost {report['lost']}, repeated {report['repeated']}")  # fmt: skip
+    load = f"{report['minutes']} minutes, {report['frames']} frames at {report['frames_per_s']:g}/s"
+    print(f"{load}: {report['results']}, lost {report['lost']}, repeated {report['repeated']}")
     print("| program | RSS MB | MB/hour | fds first/last/max | CPU s |\n|---|---|---|---|---|")
     for name, p in report["programs"].items():
         fds = f"{p['fds_first']}/{p['fds_last']}/{p['fds_max']}"

@@ -148,4 +148,5 @@ def respond(topics: SiteTopics, verb: str, request: Message, answer: Response) -
     topic = request.response_topic or ""
     if not topic.startswith(topics.response("")) or any(wildcard in topic for wildcard in "+#\0"):
         topic = topics.response(verb)
-    return Outgoing(topic, answer.encode(), qos=1, correlation=request.correlation)
+    # A flood of bad requests must not fill the queue of acknowledged messages: frames' answers wait there too.
+    return Outgoing(topic, answer.encode(), qos=int(answer.status == "ok"), correlation=request.correlation)

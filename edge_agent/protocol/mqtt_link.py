@@ -23,7 +23,7 @@ from edge_agent.protocol.tls_troubles import tls_trouble
 # Bytes that wait for a full socket; beyond, QoS 0 messages are dropped and counted. One frame of the largest size.
 MAX_UNSENT_BYTES = packets.MAX_PACKET_BYTES
 # QoS 1: without acknowledgement at a time (mosquitto's own limit, where the broker states none), and waiting.
-IN_FLIGHT, MAX_QUEUED = 20, 1000
+IN_FLIGHT, MAX_QUEUED = 20, 4096
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 # amqtt reads a will of MQTT 5 as MQTT 3.1.1, finds it too short and waits for more, for ever.
 LOGIN_TIMEOUT_S = 3.0
