@@ -29,6 +29,7 @@ def test_coordinators_of_a_group_share_the_frames_and_each_is_answered_once(stag
     stage.agent(broker.port, "pi-1", "0,1,2").wait_for("connected")
     for name, assigns in (("north", "true"), ("south", "false")):
         flags = ["--coordinator", name, "--share-group", "all", "--assign", assigns, "--requests", assigns]
+        flags += ["--deadline-ms", "5000"]
         stage.coordinator(broker.port, *flags).wait_for("pi-1 is online")
     watcher = stage.watcher(broker.port)
     sent = send(watcher, 1000)
@@ -43,7 +44,7 @@ def test_coordinators_of_a_group_share_the_frames_and_each_is_answered_once(stag
 def test_replicas_of_a_group_share_the_frames_among_them(stage: Any, broker: Any) -> None:
     stage.agent(broker.port, "pi-1", "0,1,2", "--share-group", "pair").wait_for("connected")
     stage.agent(broker.port, "pi-2", "0,1,2", "--share-group", "pair").wait_for("connected")
-    stage.coordinator(broker.port).wait_for("pi-2 is online")
+    stage.coordinator(broker.port, "--deadline-ms", "5000").wait_for("pi-2 is online")
     watcher = stage.watcher(broker.port)
     send(watcher, 2000)
     watcher.until(lambda: len(answers(watcher)) >= FRAMES, "all answers")
