@@ -53,7 +53,7 @@ function showSteps(busy) {
       else item.removeAttribute("aria-current");
     });
   const share = rollout.phase === "fetching" ? ` · ${percent(rollout.progress)}` : "";
-  const waiting = rollout.waiting_for.length ? ` · waiting for student ${rollout.waiting_for.join(", ")}` : "";
+  const waiting = rollout.phase === "preparing" && rollout.waiting_for.length ? ` · waiting for student ${rollout.waiting_for.join(", ")}` : "";
   const note = $("rollout-note");
   setAttribute(note, "class", failed ? "failed" : busy ? "muted small" : "good-note small");
   setText(note, `${WORDS[rollout.phase] ?? rollout.phase}${share}${waiting}${rollout.error ? `: ${rollout.error}` : ""}`);
