@@ -38,8 +38,13 @@ exit codes: 0 done, 1 wrong, lost or repeated answers, 64 usage, 65 bad input, 6
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
-    arguments = _parser().parse_args(argv)
-    return run_program(lambda: int(arguments.job(arguments)))
+
+    def job() -> int:
+        # The parser too needs packages that an agent's installation lacks.
+        arguments = _parser().parse_args(argv)
+        return int(arguments.job(arguments))
+
+    return run_program(job)
 
 
 def _parser() -> argparse.ArgumentParser:

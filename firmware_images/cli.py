@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from edge_agent import __version__
 from edge_agent.console.exit_codes import ExitCode
 from edge_agent.console.program import ProgramParser, run_program
 from firmware_images.spec import DEFAULT_SPEC
@@ -39,6 +40,7 @@ def default_cache() -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = ProgramParser("nonn-image", __doc__, EPILOG)
+    parser.add_argument("--version", action="version", version=f"nonn-image {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_build(commands.add_parser)
     _add_check(commands.add_parser)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_agent import __version__
 from edge_agent.console.program import ProgramParser, run_program
 from trainer.bundle import add_bundle_command
 from trainer.demo import run as demo
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = ProgramParser(prog="nonn-trainer", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"nonn-trainer {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add(commands, "run", "all stages that are not finished", _run_stages, EPILOG)
     for stage in STAGES:

@@ -33,16 +33,22 @@ Exit codes: 0 done, 65 a bundle that is damaged or not signed by a trusted key, 
 
 def add_bundle_command(commands: Any, prog: str) -> None:
     """Add `bundle` to a program's commands."""
+    # No flags of its own, not even --help: whatever follows is for the parser of the action.
     parser = commands.add_parser(
-        "bundle", help="pack, sign, verify and show a deployment as one file", description=DESCRIPTION, epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        "bundle", help="pack, sign, verify and show a deployment as one file", prefix_chars="\0", add_help=False
+    )
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="RUN | keygen | sign | verify | inspect ...")
     parser.set_defaults(job=lambda arguments: run_bundle(arguments.words, f"{prog} bundle"))
 
 
 def run_bundle(words: Sequence[str], prog: str) -> int:
     """Do what the words after `bundle` say."""
+    arguments = parse_bundle_words(words, prog)
+    return int(arguments.job(arguments))
+
+
+def parse_bundle_words(words: Sequence[str], prog: str) -> argparse.Namespace:
+    """The arguments, and in `job` what to do with them."""
     actions: dict[str, tuple[Callable[[ProgramParser], None], Callable[[argparse.Namespace], int]]] = {
         "keygen": (_keygen_flags, _keygen),
         "sign": (_sign_flags, _sign),
@@ -53,7 +59,8 @@ def run_bundle(words: Sequence[str], prog: str) -> int:
     flags, job = actions.get(action, (_pack_flags, _pack))
     parser = ProgramParser(prog=f"{prog} {action}".rstrip(), description=DESCRIPTION, epilog=EPILOG)
     flags(parser)
-    return job(parser.parse_args(words[1:] if action else words))
+    parser.set_defaults(job=job)
+    return parser.parse_args(words[1:] if action else words)
 
 
 def read_bundle(path: Path) -> Bundle:

@@ -4,10 +4,14 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from edge_agent.console.exit_codes import ExitCode, UserError
+
+OWN_PACKAGES = ("edge_agent", "coordinator", "trainer", "firmware_images")
+EXTRAS = {"nonn-coordinator": "coordinator", "nonn-trainer": "trainer"}
 
 
 def run_program(job: Callable[[], int]) -> int:
@@ -17,6 +21,13 @@ def run_program(job: Callable[[], int]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in OWN_PACKAGES:
+            raise
+        extra = EXTRAS.get(Path(sys.argv[0]).name, "agent")
+        print(f"error: {missing} is not installed; expected pip install 'nonn-edge[{extra}]'", file=sys.stderr)
+        return ExitCode.UNAVAILABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return ExitCode.INTERRUPTED

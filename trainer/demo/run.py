@@ -8,16 +8,16 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.mqtt_link import Message, MqttLink
 from edge_agent.protocol.topics import SiteTopics
 from trainer.demo.processes import ProcessGroup, script, start_broker
-from trainer.demo.tables import print_tables
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 STUDENTS = 3
 VICTIM = "agent-1"
@@ -71,6 +71,8 @@ def add_command(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_demo(arguments: argparse.Namespace) -> int:
     """Run the demo; exit 0 only if every frame got exactly one answer, equal to the offline one."""
+    from rich.console import Console
+
     console = Console()
     folders = DemoFolders(arguments.out)
     _make_room(folders, keep_students=arguments.dashboard is not None)
@@ -82,6 +84,8 @@ def run_demo(arguments: argparse.Namespace) -> int:
         _classify_over_mqtt(folders, group, console, fleet)
         report = json.loads(folders.report.read_text())
         console.rule("7  results")
+        from trainer.demo.tables import print_tables
+
         print_tables(console, folders.run, folders.deployment, report, fleet.broker)
         code = _verdict(report, console)
         if arguments.dashboard is not None:
@@ -123,7 +127,7 @@ class DemoFleet:
         return {"NONN_BROKER_HOST": "127.0.0.1", "NONN_BROKER_PORT": str(self.port), "NONN_SITE": SITE}
 
 
-def _start_fleet(folders: DemoFolders, group: ProcessGroup, console: Console, dashboard: int | None) -> DemoFleet:
+def _start_fleet(folders: DemoFolders, group: ProcessGroup, console: "Console", dashboard: int | None) -> DemoFleet:
     fleet = DemoFleet(*start_broker(group, folders.root))
     for student in range(STUDENTS):
         _start_agent(folders, group, fleet, student)
@@ -141,7 +145,7 @@ def _start_agent(folders: DemoFolders, group: ProcessGroup, fleet: DemoFleet, st
     group.start(f"agent-{student}", [*command, "--device", f"pi-{student}"], fleet.environment)
 
 
-def _classify_over_mqtt(folders: DemoFolders, group: ProcessGroup, console: Console, fleet: DemoFleet) -> None:
+def _classify_over_mqtt(folders: DemoFolders, group: ProcessGroup, console: "Console", fleet: DemoFleet) -> None:
     evaluation = [script("nonn-coordinator"), "evaluate", "--dataset", str(folders.run / "heldout.zip")]
     evaluation += ["--expect", str(folders.run / "evaluation" / "answers.npz"), "--out", str(folders.report)]
     evaluation += ["--rate", str(FRAMES_PER_S), "--window", "32", "--wait", str(FLEET_TIMEOUT_S), "--source", SOURCE]
@@ -158,7 +162,7 @@ def _classify_over_mqtt(folders: DemoFolders, group: ProcessGroup, console: Cons
     group.wait("evaluate", timeout_s=30)
 
 
-def _show(folders: DemoFolders, group: ProcessGroup, console: Console, fleet: DemoFleet, port: int) -> None:
+def _show(folders: DemoFolders, group: ProcessGroup, console: "Console", fleet: DemoFleet, port: int) -> None:
     """Held-out digits again and again, for people to watch, until Ctrl-C."""
     digits = [script("nonn-coordinator"), "evaluate", "--dataset", str(folders.run / "heldout.zip"), "--tell-labels"]
     digits += ["--rate", str(SHOWN_FRAMES_PER_S), "--source", SOURCE, "--json"]
@@ -203,7 +207,7 @@ def _heldout_images(folders: DemoFolders) -> int:
         return sum(name.endswith(".png") for name in archive.namelist())
 
 
-def _verdict(report: dict[str, Any], console: Console) -> int:
+def _verdict(report: dict[str, Any], console: "Console") -> int:
     faults = {key: report[key] for key in ("lost", "repeated", "different_from_offline") if report[key]}
     abandoned = report["results"].get("abandoned", 0)
     if abandoned:
