@@ -79,9 +79,7 @@ class AgentSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     deployment: Path | None = Field(default=None, description="deployment directory: manifest.json and its files")
     students: Annotated[Students | Literal["auto"], BeforeValidator(_student_words), AfterValidator(_each_once)] = (
-        Field(
-            description="indices of the students that this device runs, such as 0,2; auto: as assigned; none: camera only"
-        )
+        Field(description="indices of the students that this device runs, as 0,2; auto: as assigned; none: camera only")
     )
     max_students: int = Field(default=4, ge=1, le=MAX_STUDENTS, description="most students to run when set to auto")
     site: Annotated[str, AfterValidator(_site_id)] = Field(default="home", description="name of the site")
