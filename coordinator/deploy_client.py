@@ -31,6 +31,7 @@ from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.link import Disconnected, Message, Outgoing
 from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.signature import SigningKey
+from edge_agent.protocol.status import NodeState, decode_status
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.protocol.update_messages import (
     DeployReply,
@@ -95,6 +96,8 @@ class DeployClient:
         self._settings, self._bundle = settings, bundle
         site = SiteTopics(settings.site)
         self._topics = UpdateTopics(site)
+        self._state_topic = site.coordinator(settings.coordinator, "state")
+        self._online = False  # what a coordinator said of a rollout stays at the broker when it is gone
         self.name = f"deploy-{secrets.token_hex(4)}"
         self.status: RolloutStatus | None = None
         self.devices: dict[str, NodeUpdate] = {}
@@ -106,6 +109,7 @@ class DeployClient:
             f"nonn-{settings.site}-{self.name}",
             [
                 (self._topics.rollout(settings.coordinator), 1),
+                (self._state_topic, 1),
                 (self._topics.node("+"), 1),
                 (self._topics.deploy_reply, 1),
                 (self._topics.chunk_requests(self.name), 0),
@@ -117,16 +121,16 @@ class DeployClient:
     def wait_for_status(self, timeout_s: float) -> RolloutStatus:
         """What the coordinator runs; UserError (69) if it does not say."""
         deadline = time.monotonic() + timeout_s
-        while self.status is None:
+        while self.status is None or not self._online:
             if time.monotonic() > deadline:
                 where = f"{self._settings.broker.host}:{self._settings.broker.port}"
                 if not self._link.connected:
                     raise UserError(f"no broker at {where}: {self._last_trouble}", ExitCode.UNAVAILABLE)
-                raise UserError(
-                    f"coordinator {self._settings.coordinator!r} of site {self._settings.site!r} takes no updates; "
-                    "expected one that runs with --updates-store",
-                    ExitCode.UNAVAILABLE,
-                )
+                name = f"coordinator {self._settings.coordinator!r} of site {self._settings.site!r}"
+                trouble = "takes no updates; expected one that runs with --updates-store"
+                if not self._online:
+                    trouble = "is not online; expected a running nonn-coordinator"
+                raise UserError(f"{name} {trouble}", ExitCode.UNAVAILABLE)
             self.step(0.05)
         return self.status
 
@@ -229,6 +233,8 @@ class DeployClient:
             return
         if message.topic == self._topics.rollout(self._settings.coordinator):
             self.status = decode_update(RolloutStatus, message.payload)
+        elif message.topic == self._state_topic:
+            self._online = decode_status(NodeState, message.payload).state == "online"
         elif message.topic == self._topics.deploy_reply:
             reply = decode_update(DeployReply, message.payload)
             self._replies[reply.transaction] = reply
