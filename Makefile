@@ -43,7 +43,7 @@ deb: $(VENV)/.dev ## Debian packages for stock Raspberry Pi OS in dist/
 	$(BIN)/nonn-image deb --suite bookworm --output dist
 	$(BIN)/nonn-image deb --suite trixie --output dist
 
-results: $(VENV)/.dev ## put the records of benchmarks/results into docs/results.md
+results: $(VENV)/.dev ## put the records of benchmarks/records into docs/results.md
 	$(BIN)/python benchmarks/results_page.py
 
 results-on-pi: | $(VENV)/bin/python ## on a Raspberry Pi: measure the example deployment, write a file to send in

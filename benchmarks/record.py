@@ -3,7 +3,7 @@
     python benchmarks/record.py NAME COMMAND [ARGUMENT ...]
     python benchmarks/record.py --to FILE COMMAND [ARGUMENT ...]
 
-Writes benchmarks/results/NAME.json, or FILE: the command, its output (Markdown), commit, versions, machine, load, time.
+Writes benchmarks/records/NAME.json, or FILE: the command, its output (Markdown), commit, versions, machine, load, time.
 `make results` puts the output into docs/results.md. A command that fails leaves the earlier record as it was.
 """
 
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+RECORDS = Path(__file__).parent / "records"
 PACKAGES = (
     "nonn-edge", "numpy", "ai-edge-litert", "tensorflow-cpu", "tensorflow", "keras", "apache-tvm", "onnxruntime",
     "ncnn", "paho-mqtt", "networkx",
@@ -33,7 +33,7 @@ def main() -> int:
     if not command or target.startswith("-"):
         print(__doc__)
         return 64
-    file = Path(target) if is_file else RESULTS / f"{target}.json"
+    file = Path(target) if is_file else RECORDS / f"{target}.json"
     load, started = os.getloadavg()[0], time.perf_counter()
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     print(finished.stdout, end="")

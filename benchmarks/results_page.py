@@ -2,7 +2,7 @@
 
     python benchmarks/results_page.py [--check]
 
-`<!-- result: NAME -->` ... `<!-- end -->` is filled from benchmarks/results/NAME.json (made by benchmarks/record.py).
+`<!-- result: NAME -->` ... `<!-- end -->` is filled from benchmarks/records/NAME.json (made by benchmarks/record.py).
 --check writes nothing and ends with 1 if the page is not what the records say.
 """
 
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE, RESULTS = ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results"
+PAGE, RECORDS = ROOT / "docs" / "results.md", ROOT / "benchmarks" / "records"
 BLOCK = re.compile(r"<!-- result: ([a-z0-9-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -26,10 +26,10 @@ def main() -> int:
     filled = fill(page)
     if arguments.check:
         if filled != page:
-            print(f"error: {PAGE} is not what benchmarks/results says; run make results", file=sys.stderr)
+            print(f"error: {PAGE} is not what benchmarks/records says; run make results", file=sys.stderr)
         return int(filled != page)
     PAGE.write_text(filled)
-    names = sorted(file.stem for file in RESULTS.glob("*.json"))
+    names = sorted(file.stem for file in RECORDS.glob("*.json"))
     unused = [name for name in names if f"<!-- result: {name} -->" not in page]
     print(f"{PAGE}: {len(names) - len(unused)} records" + (f"; not on the page: {', '.join(unused)}" if unused else ""))
     return 0
@@ -42,7 +42,7 @@ def fill(page: str) -> str:
 
 def block(name: str) -> str:
     """Return command, output and circumstances of one record."""
-    file = RESULTS / f"{name}.json"
+    file = RECORDS / f"{name}.json"
     if not file.exists():
         return "*Not measured yet.*"
     record = json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""docs/results.md says what benchmarks/results holds; the recorder keeps what a command printed."""
+"""docs/results.md says what benchmarks/records holds; the recorder keeps what a command printed."""
 
 import json
 import subprocess
