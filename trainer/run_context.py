@@ -5,11 +5,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainer.datasets import ImageDataset, load_dataset
 from trainer.progress import say
 from trainer.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from trainer.datasets import ImageDataset
 
 
 @dataclass
@@ -21,8 +23,10 @@ class RunContext:
     strategy: Any = None  # of tf.distribute, for the training of students
 
     @cached_property
-    def dataset(self) -> ImageDataset:
+    def dataset(self) -> "ImageDataset":
         """The data set, read once per program."""
+        from trainer.datasets import load_dataset
+
         settings = self.run.configuration
         dataset = load_dataset(settings.dataset, settings.image_size, settings.split_seed)
         for name in dataset.unreadable:

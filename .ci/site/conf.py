@@ -30,6 +30,8 @@ myst_heading_anchors = 4
 
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_extra_path = ["index.html"]  # leads to README.html
 html_copy_source = False
 html_show_sphinx = False
