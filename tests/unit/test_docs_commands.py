@@ -240,13 +240,10 @@ def test_wrong_commands_are_found(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(("program", "extra"), [("coordinator", "coordinator"), ("trainer", "trainer")])
 def test_a_program_without_its_packages_names_the_extra(program: str, extra: str, repository: Path) -> None:
-    """As in an agent's installation: there is no rich."""
-    script = (
-        f"import sys; sys.modules['rich'] = None; sys.argv = ['nonn-{program}', 'demo', '--out', '/nonexistent/x']\n"
-    )
-    script += (
-        f"import {program}.cli; sys.exit({program}.cli.main(['{'demo' if program == 'trainer' else '--version'}']))"
-    )
+    """As in an agent's installation: there is neither rich nor Pillow."""
+    argument = "demo" if program == "trainer" else "--version"
+    script = f"import sys; sys.modules.update(rich=None, PIL=None); sys.argv[0] = 'nonn-{program}'\n"
+    script += f"import {program}.cli; sys.exit({program}.cli.main(['{argument}']))"
     found = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, timeout=120)
     assert (found.returncode, found.stdout) == (69, "")
     assert found.stderr == f"error: rich is not installed; expected pip install 'nonn-edge[{extra}]'\n"
