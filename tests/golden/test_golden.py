@@ -163,7 +163,7 @@ def test_frozen_quantisation() -> None:
 
 def test_the_generator_would_write_the_same_files(generator: ModuleType) -> None:
     written = generator.contents()
-    assert set(written) == {path.name for path in FOLDER.glob("*.json")}
+    assert set(written) == {path.name for path in FOLDER.glob("*.json")} - {"model_costs.json"}  # not of the protocol
     for name, content in written.items():
         assert content == (FOLDER / name).read_bytes(), name
 

@@ -36,7 +36,7 @@ def toml(tmp_path: Path) -> Path:
 
 def test_flags_win_over_the_environment_and_that_over_the_file(toml: Path) -> None:
     environ = {"NONN_SITE": "environment", "NONN_BROKER_HOST": "environment", "NONN_STUDENTS": "1,3"}
-    settings = load(AgentSettings, ["--config", str(toml), "--site", "flag"], environ)
+    settings = load(AgentSettings, ["--config", str(toml), "--site", "flag", "--insecure"], environ)
     assert isinstance(settings, AgentSettings)
     assert settings.site == "flag"
     assert settings.broker.host == "environment"
@@ -59,7 +59,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(toml: Path) -> No
         ("deadline_ms = 'soon'", 1, "deadline_ms"),
         ("quorum = 0", 1, "quorum"),
         ("log_level = 'loud'", 1, "expected 'debug', 'info', 'warning' or 'error'"),
-        ("sources = ['a', 'B']", 1, "sources.1: source 'B'"),
+        ("sources = ['a', 'B']", 1, "sources: source 'B'"),
         ("broker = 5", 1, "broker"),
         ("site = 'home'\nsite = 'home'", 2, "not valid TOML"),
         ("[broker\nhost = 1", 1, "not valid TOML"),
