@@ -1,13 +1,9 @@
-"""The other end of a boot test: a broker of this machine that asks for certificates, and somebody who watches."""
+"""The other end of a boot test: somebody who watches one device and sends frames to its site."""
 
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,45 +17,12 @@ from edge_agent.protocol.prediction_message import PredictionMessage, decode_pre
 from edge_agent.protocol.status import NodeInfo, NodeState, decode_status
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.protocol.update_messages import NodeUpdate, decode_update
-from firmware_images import programs
-from firmware_images.boot_authority import BootAuthority
 
 HOST_SEEN_BY_GUEST = "10.0.2.2"  # QEMU's user network maps it to the host's loopback
 SITE = "boot-test"
 # One of the two sources that a coordinator may publish as: the observer logs in with its certificate.
 SOURCE = "dashboard"
 POLL_S = 0.2
-
-
-class BootBroker:
-    """mosquitto on loopback with TLS, asking every client for a certificate."""
-
-    def __init__(self, folder: Path, authority: BootAuthority) -> None:
-        programs.require(["mosquitto"])
-        server = authority.issue("server", (HOST_SEEN_BY_GUEST, "127.0.0.1"))
-        self.port = free_port()
-        self._log = folder / "mosquitto.log"
-        self._config = folder / "mosquitto.conf"
-        self._config.write_text(
-            f"listener {self.port} 127.0.0.1\ncafile {authority.certificate}\ncertfile {server.certificate}\n"
-            f"keyfile {server.key}\nrequire_certificate true\nuse_identity_as_username true\nset_tcp_nodelay true\n"
-            "allow_anonymous false\nuser root\n"
-        )
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                ["mosquitto", "-c", str(self._config)], stdout=log, stderr=log, env={"PATH": programs.SEARCH_PATH}
-            )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
 
 
 def free_port() -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
 from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.protocol.device_card import CARD_FILE
 from edge_agent.student_slot import StudentSlot, open_student
 from firmware_images import programs
 from firmware_images.boot_answers import boot_images, check_merged, compare_answers, watch_camera
@@ -19,7 +20,6 @@ from firmware_images.boot_inspection import LOOK, TVM_AGENT, DeviceShell, start_
 from firmware_images.boot_site import SiteObserver, free_port
 from firmware_images.card_report import inspect_card
 from firmware_images.disk_files import image_extents, write_fat_file
-from firmware_images.first_boot.provision import CARD_FILE
 from firmware_images.qemu_machine import Kernel, RunningMachine, qemu_command, take_kernel
 
 # QEMU's SD card wants a power of two; larger than the image, so that something is left to grow into.

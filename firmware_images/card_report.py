@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_agent.console.exit_codes import UserError
+from edge_agent.protocol.device_card import APPLIED, CARD_FILE
 from firmware_images import programs
 from firmware_images.disk_files import extract, fat_names, image_extents, read_fat_file
-from firmware_images.first_boot.card_settings import APPLIED
-from firmware_images.first_boot.provision import CARD_FILE, ERROR_FILE
+from firmware_images.first_boot.provision import ERROR_FILE
 from firmware_images.partition_table import MIB, grown
 
 

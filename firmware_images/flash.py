@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.protocol.device_card import CARD_FILE
 from firmware_images.disk_files import image_extents, write_fat_file
-from firmware_images.first_boot.provision import CARD_FILE
 from firmware_images.image_check import UNPACKERS, check_card_file, unpack
 from firmware_images.partition_table import MIB
 

@@ -9,6 +9,18 @@ MAX_PACKET_BYTES = 2_000_000
 MAX_QUEUED_MESSAGES, MAX_QUEUED_BYTES = 1000, 8_000_000
 # A login is bounded before anybody is known: so many connections at once, whoever opens them.
 MAX_CONNECTIONS = 1000
+_LIMITS_AND_LOG = (
+    "# Without it every small message waits up to 40 ms for the other side's acknowledgement.",
+    "set_tcp_nodelay true",
+    f"max_packet_size {MAX_PACKET_BYTES}",
+    f"max_queued_messages {MAX_QUEUED_MESSAGES}",
+    f"max_queued_bytes {MAX_QUEUED_BYTES}",
+    "# Retained messages outlive a restart: the deployment that the site shall run is one.",
+    "persistence true",
+    "# What doctor reads: refused logins, with the reason.",
+    "connection_messages true",
+    "log_timestamp_format %Y-%m-%dT%H:%M:%S",
+)
 
 
 def broker_configuration(site: str, folder: PurePath, port: int) -> str:
@@ -29,16 +41,20 @@ def broker_configuration(site: str, folder: PurePath, port: int) -> str:
         "allow_anonymous false",
         f"acl_file {folder / 'access'}",
         "",
-        "# Without it every small message waits up to 40 ms for the other side's acknowledgement.",
-        "set_tcp_nodelay true",
-        f"max_packet_size {MAX_PACKET_BYTES}",
-        f"max_queued_messages {MAX_QUEUED_MESSAGES}",
-        f"max_queued_bytes {MAX_QUEUED_BYTES}",
-        "# Retained messages outlive a restart: the deployment that the site shall run is one.",
-        "persistence true",
-        "# What doctor reads: refused logins, with the reason.",
-        "connection_messages true",
-        "log_timestamp_format %Y-%m-%dT%H:%M:%S",
+        *_LIMITS_AND_LOG,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plain_configuration(site: str, port: int, everywhere: bool) -> str:
+    """Neither encrypted nor asking who it is: on loopback, or `everywhere` because its owner said insecure."""
+    lines = [
+        f"# The broker of site {site}: whoever reaches it reads and answers.",
+        f"listener {port}" if everywhere else f"listener {port} 127.0.0.1",
+        f"max_connections {MAX_CONNECTIONS}",
+        "allow_anonymous true",
+        "",
+        *_LIMITS_AND_LOG,
     ]
     return "\n".join(lines) + "\n"
 

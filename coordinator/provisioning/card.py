@@ -1,25 +1,12 @@
 """What stands on a device's card, nonn-edge.toml: the form that the first boot of the images reads. Pure."""
 
-import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from coordinator.provisioning.ledger import Identity, Kind, Ledger
 from coordinator.provisioning.toml_text import toml_text
+from edge_agent.protocol.device_card import APPLIED, CARD_FILE, BrokerServer, Wifi
 
-CARD_FILE = "nonn-edge.toml"
-# In a secret's place: the device has taken it and keeps it.
-APPLIED = "(applied)"
-_COUNTRY = re.compile(r"[A-Z]{2}")
 Tables = dict[str, dict[str, object]]
-
-
-@dataclass(frozen=True)
-class Wifi:
-    """One wireless network."""
-
-    ssid: str
-    psk: str
-    country: str
 
 
 @dataclass(frozen=True)
@@ -34,25 +21,6 @@ class CardWishes:
     wifi: Wifi | None = None
     zone: str = ""
     ssh_key: str = ""
-
-
-@dataclass(frozen=True)
-class BrokerFiles:
-    """What a device needs to be the site's broker."""
-
-    cert: str
-    key: str
-    acl: str
-    crl: str
-
-
-def check_wifi(wifi: Wifi) -> str:
-    """What is wrong with a network, or ''."""
-    if not 1 <= len(wifi.ssid.encode()) <= 32 or not wifi.ssid.isprintable():
-        return "wifi: the name has 1 to 32 bytes of printable text"
-    if not (8 <= len(wifi.psk) <= 63 and wifi.psk.isascii() and wifi.psk.isprintable()):
-        return "wifi: the password has 8 to 63 plain characters"
-    return "" if _COUNTRY.fullmatch(wifi.country) else "wifi: the country is a code such as DE: it decides the channels"
 
 
 def card_tables(name: str, kind: Kind, ledger: Ledger, wishes: CardWishes) -> Tables:
@@ -79,14 +47,14 @@ def card_tables(name: str, kind: Kind, ledger: Ledger, wishes: CardWishes) -> Ta
 
 
 def card_text(
-    identity: Identity, ca: str, certificate: str, key: str, trusted_keys: str, server: BrokerFiles | None,
+    identity: Identity, ca: str, certificate: str, key: str, trusted_keys: str, server: BrokerServer | None,
     wifi_psk: str = APPLIED,
 ) -> str:  # fmt: skip
     """The whole card. `key` and `wifi_psk` may say APPLIED on a card for a device that has taken them."""
     tables: Tables = {name: dict(values) for name, values in identity.card.items()}
     tables["broker"] |= {"ca": ca, "cert": certificate, "key": key}
     if server is not None:
-        tables["broker_server"] = {"cert": server.cert, "key": server.key, "acl": server.acl, "crl": server.crl}
+        tables["broker_server"] = asdict(server)
     tables["updates"] = {"trusted_keys": trusted_keys}
     if "wifi" in tables:
         tables["wifi"]["psk"] = wifi_psk

@@ -247,7 +247,7 @@ class _open:  # noqa: N801 (reads as a verb where it is used)
 
 
 def _wifi(arguments: argparse.Namespace) -> Any:
-    from coordinator.provisioning.card import Wifi
+    from edge_agent.protocol.device_card import Wifi
 
     if arguments.wifi_ssid is None:
         return None

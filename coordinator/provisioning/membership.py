@@ -7,10 +7,11 @@ from datetime import datetime
 from pathlib import Path
 
 from coordinator.provisioning.authority import IDENTITY_DAYS
-from coordinator.provisioning.card import APPLIED, CARD_FILE, CardWishes, card_tables, card_text, check_wifi
+from coordinator.provisioning.card import CardWishes, card_tables, card_text
 from coordinator.provisioning.ledger import Identity, Kind
 from coordinator.provisioning.site_folder import PRIVATE, SiteFolder, certificate_of, write
 from edge_agent.console.exit_codes import UserError
+from edge_agent.protocol.device_card import APPLIED, CARD_FILE
 
 WITH_CARD = ("agent", "coordinator", "both")
 
@@ -22,8 +23,8 @@ def add_member(
     """Give `name` a certificate; the path of its card, or of its settings. It is written first."""
     if any(identity.name == name for identity in site.ledger.identities):
         raise UserError(f"{name}: is a member of site {site.ledger.site} already; see device list, device renew")
-    if wishes.wifi is not None and (problem := check_wifi(wishes.wifi)):
-        raise UserError(problem)
+    if wishes.wifi is not None and (problems := wishes.wifi.problems()):
+        raise UserError("; ".join(problems))
     source = (wishes.source or name) if wishes.camera and kind != "coordinator" else None
     _check_source(site, source)
     issued = site.issue(name, kind, now, days)
@@ -125,7 +126,7 @@ def _write_card(
     site: SiteFolder, identity: Identity, certificate: str, key: str, path: Path, psk: str,
     new_server_key: bool = False,
 ) -> None:  # fmt: skip
-    server = site.broker_files() if identity.kind in ("coordinator", "both") else None
+    server = site.broker_server() if identity.kind in ("coordinator", "both") else None
     if server is not None and key == APPLIED and not new_server_key:
         server = replace(server, key=APPLIED)
     text = card_text(

@@ -12,11 +12,11 @@ from pathlib import Path
 from coordinator.provisioning.access_rules import access_file
 from coordinator.provisioning.authority import IDENTITY_DAYS, Authority, Issued
 from coordinator.provisioning.broker_configuration import broker_configuration, standalone_configuration
-from coordinator.provisioning.card import BrokerFiles
 from coordinator.provisioning.ledger import LEDGER_FILE, Certificate, Identity, Kind, Ledger, read_ledger
 from coordinator.provisioning.toml_text import toml_text
 from edge_agent.console.atomic_file import sync_folder, write_atomically
 from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.protocol.device_card import BrokerServer
 from edge_agent.protocol.signature import SigningKey
 
 BROKER, COORDINATOR, OPERATOR = "broker", "main", "operator"
@@ -129,10 +129,10 @@ class SiteFolder:
         write(self.path / "broker/server.pem", issued.certificate)
         write(self.path / "broker/server.key", issued.key, PRIVATE)
 
-    def broker_files(self) -> BrokerFiles:
+    def broker_server(self) -> BrokerServer:
         """What a card needs for a device to be the broker."""
         names = ("server.pem", "server.key", "access", "revoked.pem")
-        return BrokerFiles(*(self.text(f"broker/{name}") for name in names))
+        return BrokerServer(*(self.text(f"broker/{name}") for name in names))
 
     def text(self, name: str) -> str:
         """A file of the folder."""

@@ -6,30 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ROLES = ("agent", "coordinator", "both")
+from edge_agent.protocol.device_card import APPLIED, ROLES, BrokerServer, Wifi
+from edge_agent.protocol.topics import MAX_STUDENTS
+
 CAMERAS = ("none", "v4l2", "picamera2")
 AUTO = "auto"
-MAX_STUDENTS = 256  # the topic tree of edge_agent.protocol.topics; a test holds them together
-# What stands on the card in a secret's place once the device has taken it: "keep what you have".
-APPLIED = "(applied)"
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 _SSH_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/=]+( [^\r\n]*)?")
 _DEVICE_PATH = re.compile(r"/dev/[A-Za-z0-9/_.:-]+")
-_COUNTRY = re.compile(r"[A-Z]{2}")
 # A line of `nonn-trainer bundle keygen`: 32 bytes in base64; whether the point is on the curve is the agent's to say.
 _PUBLIC_KEY = re.compile(r"ed25519 [A-Za-z0-9+/]{43}=( [^\r\n]*)?")
 _LOOPBACK = ("127.", "localhost", "::1")
-
-
-@dataclass(frozen=True)
-class Wifi:
-    """One wireless network."""
-
-    ssid: str
-    psk: str
-    country: str
 
 
 @dataclass(frozen=True)
@@ -47,16 +36,6 @@ class Broker:
     def tls(self) -> bool:
         """Whether the connection is encrypted and both ends prove who they are."""
         return bool(self.ca)
-
-
-@dataclass(frozen=True)
-class BrokerServer:
-    """What this device needs to be the site's broker: its server certificate, who may do what, who no longer may."""
-
-    cert: str
-    key: str
-    acl: str
-    crl: str = ""
 
 
 @dataclass(frozen=True)
@@ -280,32 +259,27 @@ def _server(reader: _Reader, role: str) -> BrokerServer | None:
     key = reader.pem("broker_server", "key", "")
     acl = reader.text("broker_server", "acl", "", "the access rules that nonn-coordinator init wrote", None)
     crl = reader.pem("broker_server", "crl", "X509 CRL")
-    if not cert and not key and not acl:
+    given = (cert, key, acl, crl)
+    if not any(given):
         return None
-    if not (cert and key and acl):
-        reader.problems.append("[broker_server]: expected cert, key and acl, or none of them")
+    if not all(given):
+        reader.problems.append("[broker_server]: expected cert, key, acl and crl, or none of them")
     if role == "agent":
         reader.problems.append('[broker_server]: only role "coordinator" or "both" runs a broker')
     return BrokerServer(cert, key, acl, crl)
 
 
 def _wifi(reader: _Reader, places: Places) -> Wifi | None:
-    ssid = reader.text("wifi", "ssid", "", "the network's name", None)
-    psk = reader.text("wifi", "psk", "", "the network's password", None)
-    country = reader.text("wifi", "country", "", "two capital letters such as DE", _COUNTRY)
-    if country and not places.is_country(country):
-        reader.problems.append(f'[wifi] country = "{country}": no such country; expected an ISO 3166 code such as DE')
-    if not ssid:
+    given = {key: reader.text("wifi", key, "", "text in quotes", None) for key in ("ssid", "psk", "country")}
+    if not any(given.values()):
         return None
-    if len(ssid.encode()) > 32 or not ssid.isprintable():
-        reader.problems.append("[wifi] ssid: expected at most 32 bytes of printable text")
-    if psk != APPLIED and not (8 <= len(psk) <= 63 and psk.isascii() and psk.isprintable()):
-        reader.problems.append("[wifi] psk: expected 8 to 63 plain characters")
-    if not country:
-        reader.problems.append(
-            "[wifi] country: missing; expected the country's code, such as DE: it decides the channels"
-        )
-    return Wifi(ssid, psk, country)
+    wifi = Wifi(**given)
+    problems = wifi.problems()
+    reader.problems += problems
+    if not problems and not places.is_country(wifi.country):
+        expected = "expected an ISO 3166 code such as DE"
+        reader.problems.append(f'[wifi] country = "{wifi.country}": no such country; {expected}')
+    return wifi
 
 
 def _camera(reader: _Reader) -> Camera | None:

@@ -3,7 +3,8 @@
 import json
 from dataclasses import asdict
 
-from firmware_images.first_boot.card_settings import APPLIED, CardSettings
+from edge_agent.protocol.device_card import APPLIED
+from firmware_images.first_boot.card_settings import CardSettings
 
 TEMPLATE = """\
 # NoNN Edge: what this device is. Fill in, save, put the card into the Pi. Everything that is not asked for stays off.
@@ -70,8 +71,8 @@ def _tables(settings: CardSettings) -> dict[str, dict[str, object]]:
         "device": {"name": settings.name, "site": settings.site, **_student_line(settings)},
         "role": {"name": settings.role},
         "broker": {"host": broker.host, "port": broker.port, **identity, **insecure},
-        "broker_server": {"cert": server.cert, "key": APPLIED, "acl": server.acl} if server else {},
-        "wifi": {"ssid": wifi.ssid, "psk": APPLIED, "country": wifi.country} if wifi else {},
+        "broker_server": {**asdict(server), "key": APPLIED} if server else {},
+        "wifi": {**asdict(wifi), "psk": APPLIED} if wifi else {},
         "camera": {key: value for key, value in asdict(camera).items() if value != ""} if camera else {},
         "updates": {"trusted_keys": settings.trusted_keys} if settings.trusted_keys else {},
         "time": {"zone": settings.zone},

@@ -2,33 +2,34 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import PurePath
 
-from firmware_images.first_boot.card_settings import APPLIED, Broker, BrokerServer, CardSettings, Wifi
+from coordinator.provisioning.broker_configuration import broker_configuration, plain_configuration
+from edge_agent.protocol.device_card import APPLIED, BrokerServer, Wifi
+from firmware_images.first_boot.card_settings import Broker, CardSettings
 
 TLS = "etc/nonn-edge/tls"
 DEVICE_CERTIFICATE = f"{TLS}/device.pem"
 AGENT_CONFIG = "etc/nonn-edge/agent.toml"
 COORDINATOR_CONFIG = "etc/nonn-edge/coordinator.toml"
 BROKER_CONFIG = "etc/mosquitto/conf.d/nonn-edge.conf"
-BROKER_ACL = "etc/mosquitto/nonn-edge.acl"
+BROKER_FILES = "etc/nonn-edge/broker"
 WIFI_CONFIG = "etc/wpa_supplicant/wpa_supplicant-wlan0.conf"
 AUTHORIZED_KEYS = "etc/ssh/authorized_keys.d/root"
 TRUSTED_KEYS = "etc/nonn-edge/trusted-keys"
 # Units start only where their file exists, so a file that the settings no longer ask for is removed.
 OPTIONAL_PATHS = (
-    AGENT_CONFIG, COORDINATOR_CONFIG, BROKER_CONFIG, BROKER_ACL, WIFI_CONFIG, AUTHORIZED_KEYS, TRUSTED_KEYS,
-    f"{TLS}/ca.pem", DEVICE_CERTIFICATE, f"{TLS}/device.key", f"{TLS}/server.pem", f"{TLS}/server.key",
-    f"{TLS}/revoked.pem",
+    AGENT_CONFIG, COORDINATOR_CONFIG, BROKER_CONFIG, WIFI_CONFIG, AUTHORIZED_KEYS, TRUSTED_KEYS,
+    f"{TLS}/ca.pem", DEVICE_CERTIFICATE, f"{TLS}/device.key",
+    *(f"{BROKER_FILES}/{name}" for name in ("ca.pem", "server.pem", "server.key", "access", "revoked.pem")),
 )  # fmt: skip
 DEPLOYMENT = "/var/lib/nonn-edge/deployment"
 # Each program keeps its own updates: it drops what it does not need, and both may run on one device.
 STORES = "/var/lib/nonn-edge"
 PROBLEMS = "/run/nonn-edge/problems.txt"  # the agent tells them to the site; gone with the next start
 PROGRAM_GROUP = "nonn-edge"
-BROKER_GROUP = "mosquitto"
-# No frame is larger than a few hundred KB; artifacts travel in chunks.
-MAX_PACKET_BYTES = 2_000_000
-MAX_QUEUED_MESSAGES = 1000
+# Group and owner: newer brokers warn of rules and keys that are another's, and say that they will refuse them.
+BROKER_ACCOUNT = ("mosquitto", "mosquitto")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class DeviceFile:
     content: str
     mode: int = 0o644
     group: str = "root"
+    owner: str = "root"
 
 
 @dataclass(frozen=True)
@@ -164,38 +166,17 @@ def _coordinator_config(settings: CardSettings) -> str:
 
 
 def _broker_server(settings: CardSettings, server: BrokerServer | None, key: str) -> list[DeviceFile]:
-    lines = ["# Written from the card's nonn-edge.toml.", "per_listener_settings false"]
-    files: list[DeviceFile] = []
-    if server is not None:
-        lines += [
-            f"listener {settings.broker.port}",
-            f"cafile /{TLS}/ca.pem",
-            f"certfile /{TLS}/server.pem",
-            f"keyfile /{TLS}/server.key",
-            "require_certificate true",
-            "use_identity_as_username true",
-            "allow_anonymous false",
-            f"acl_file /{BROKER_ACL}",
-        ]
-        if server.crl:
-            lines.append(f"crlfile /{TLS}/revoked.pem")
-            files.append(DeviceFile(f"{TLS}/revoked.pem", server.crl))
-        files += [
-            DeviceFile(f"{TLS}/server.pem", server.cert),
-            DeviceFile(f"{TLS}/server.key", key, 0o640, BROKER_GROUP),
-            DeviceFile(BROKER_ACL, server.acl.rstrip("\n") + "\n", 0o640, BROKER_GROUP),
-        ]
-    else:
-        # Plain and anonymous: on loopback, or wherever the card says insecure = true.
-        address = "" if settings.broker.insecure else " 127.0.0.1"
-        lines += [f"listener {settings.broker.port}{address}", "allow_anonymous true"]
-    lines += [
-        # Without it every small message waits up to 40 ms for the other side's acknowledgement.
-        "set_tcp_nodelay true",
-        f"max_packet_size {MAX_PACKET_BYTES}",
-        f"max_queued_messages {MAX_QUEUED_MESSAGES}",
+    """The very configuration that `nonn-coordinator init` writes, so that what tests hold of one holds of both."""
+    site, port = settings.site, settings.broker.port
+    if server is None:
+        return [DeviceFile(BROKER_CONFIG, plain_configuration(site, port, everywhere=settings.broker.insecure))]
+    texts = {"ca.pem": settings.broker.ca, "server.pem": server.cert, "revoked.pem": server.crl}
+    secrets = {"server.key": key, "access": server.acl.rstrip("\n") + "\n"}
+    return [
+        *(DeviceFile(f"{BROKER_FILES}/{name}", text) for name, text in texts.items()),
+        *(DeviceFile(f"{BROKER_FILES}/{name}", text, 0o600, *BROKER_ACCOUNT) for name, text in secrets.items()),
+        DeviceFile(BROKER_CONFIG, broker_configuration(site, PurePath("/", BROKER_FILES), port)),
     ]
-    return [*files, DeviceFile(BROKER_CONFIG, "\n".join(lines) + "\n")]
 
 
 def _wifi_config(wifi: Wifi, psk: str) -> str:

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from edge_agent.console.atomic_file import sync_folder, write_atomically
+from edge_agent.protocol.device_card import CARD_FILE
 from firmware_images.first_boot.card_settings import CardProblemsError, CardSettings, Places, parse_card
 from firmware_images.first_boot.card_template import wiped_card
 from firmware_images.first_boot.certificate_dates import validity
@@ -23,7 +24,6 @@ from firmware_images.first_boot.device_files import (
     resolve_secrets,
 )
 
-CARD_FILE = "nonn-edge.toml"
 ERROR_FILE = "nonn-edge-error.txt"
 STATE_FOLDER = "var/lib/nonn-edge/first-boot"
 COUNTRY_TABLE = "usr/share/zoneinfo/iso3166.tab"
@@ -172,7 +172,7 @@ def _write_device(folders: DeviceFolders, settings: CardSettings, secrets: Secre
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, file.content.encode(), file.mode)
         if folders.owners:
-            shutil.chown(target, "root", file.group)
+            shutil.chown(target, file.owner, file.group)
     for path in sorted(set(OPTIONAL_PATHS) - {file.path for file in wanted}):
         (folders.root / path).unlink(missing_ok=True)
     _link_zone(folders.root / "etc/localtime", settings.zone)

@@ -62,6 +62,8 @@ def set_up(card: Path, deployment: Path | None, folders: DeviceFolders) -> int:
         raise UserError("\n  ".join([f"{card}:", *error.problems]), ExitCode.BAD_INPUT) from error
     except MissingSecretError as error:
         raise UserError(f"{card}: {error}", ExitCode.BAD_INPUT) from error
+    if settings.runs_coordinator and not (folders.root / "etc/mosquitto").is_dir():
+        raise UserError("a coordinator needs its broker: apt install mosquitto", ExitCode.UNAVAILABLE)
     try:
         installed = install_deployment(deployment, folders.root) if deployment else ""
     except DeploymentProblemError as error:
@@ -92,12 +94,10 @@ def write_files(folders: DeviceFolders, settings: CardSettings, secrets: Secrets
 
 def _write(folders: DeviceFolders, file: DeviceFile) -> None:
     target = folders.root / file.path
-    if file.path.startswith("etc/mosquitto/") and not (folders.root / "etc/mosquitto").is_dir():
-        raise UserError("a coordinator needs its broker: apt install mosquitto", ExitCode.UNAVAILABLE)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, file.content.encode(), file.mode)
     if folders.owners and folders.root == Path("/"):
-        shutil.chown(target, "root", file.group)
+        shutil.chown(target, file.owner, file.group)
 
 
 def _is_ours(path: str) -> bool:

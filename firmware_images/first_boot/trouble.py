@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_agent.console.atomic_file import write_atomically
+from edge_agent.protocol.device_card import APPLIED, CARD_FILE
 from firmware_images.first_boot.card_settings import (
-    APPLIED,
     CardProblemsError,
     CardSettings,
     name_and_broker,
     parse_card,
 )
 from firmware_images.first_boot.device_files import AGENT_CONFIG, PROBLEMS, PROGRAM_GROUP
-from firmware_images.first_boot.provision import CARD_FILE, DeviceFolders, known_places, read_secrets
+from firmware_images.first_boot.provision import DeviceFolders, known_places, read_secrets
 
 REPORT = "run/nonn-edge/report"
 # An update of a small student, its settings and a clean journal; below it every program starts to fail.

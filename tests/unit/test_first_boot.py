@@ -18,23 +18,25 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from real_broker import MOSQUITTO, OWN_RIGHTS, free_port, wait_until
 
+from coordinator.provisioning.access_rules import Member, access_file
+from coordinator.provisioning.authority import Authority
+from coordinator.provisioning.broker_configuration import standalone_configuration
 from coordinator.settings import CoordinatorSettings
 from edge_agent.console.settings import load_settings
 from edge_agent.console.update_settings import read_trusted_keys
 from edge_agent.device_problems import read_problems
-from edge_agent.protocol import topics
 from edge_agent.protocol.broker import BrokerSettings
+from edge_agent.protocol.device_card import APPLIED, CARD_FILE
 from edge_agent.protocol.link import Message
 from edge_agent.protocol.mqtt_link import MqttLink
 from edge_agent.protocol.status import NodeInfo, NodeState, decode_status
 from edge_agent.settings import AgentSettings
-from firmware_images.boot_authority import BootAuthority
-from firmware_images.boot_site import BootBroker, free_port
 from firmware_images.cli import main
-from firmware_images.first_boot import card_settings, device_files, provision, trouble
+from firmware_images.first_boot import device_files, provision, trouble
 from firmware_images.first_boot.card_deployment import DeploymentProblemError, install_card_deployment
-from firmware_images.first_boot.card_settings import APPLIED, CardProblemsError, Places, parse_card
+from firmware_images.first_boot.card_settings import CardProblemsError, Places, parse_card
 from firmware_images.first_boot.card_template import card_template, wiped_card
 from firmware_images.first_boot.certificate_dates import validity
 from firmware_images.first_boot.clock import SAVED_CLOCK, earliest_time
@@ -53,11 +55,12 @@ PUBLIC_KEY = "ed25519 " + "A" * 43 + "= release"
 WIFI = '[wifi]\nssid = "K\u00fcche"\npsk = "open sesame \\" \\\\"\ncountry = "DE"\n'
 
 
+needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not on PATH: apt install mosquitto")
+
+
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> BootAuthority:
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl on PATH")
-    return BootAuthority(tmp_path_factory.mktemp("tls"))
+def authority() -> Authority:
+    return Authority.create("home", NOW)
 
 
 @pytest.fixture
@@ -86,11 +89,46 @@ def writable() -> Iterator[None]:
     yield
 
 
-def tls_card(authority: BootAuthority, name: str = "pi-a", **tables: str) -> str:
-    identity = authority.issue(name)
+def tls_card(authority: Authority, name: str = "pi-a", **tables: str) -> str:
+    identity = authority.issue_client(name, NOW, days=30)
     pem = {"ca": authority.certificate, "cert": identity.certificate, "key": identity.key}
-    broker = "".join(f'{key} = """\n{path.read_text()}"""\n' for key, path in pem.items())
+    broker = "".join(f'{key} = """\n{text}"""\n' for key, text in pem.items())
     return f'[device]\nname = "{name}"\nstudent = 0\n[broker]\nhost = "hub.local"\n{broker}' + "".join(tables.values())
+
+
+def hub_card(authority: Authority) -> str:
+    """A card of a device that is agent, coordinator and broker."""
+    server = authority.issue_server("hub", ["127.0.0.1"], NOW)
+    texts = {
+        "cert": server.certificate, "key": server.key,
+        "acl": access_file("home", [Member("hub", ("device", "coordinator"), "main")]),
+        "crl": authority.revocation_list([], 1),
+    }  # fmt: skip
+    table = "[broker_server]\n" + "".join(f'{key} = """\n{text}"""\n' for key, text in texts.items())
+    return tls_card(authority, "hub", role='[role]\nname = "both"\n', server=table)
+
+
+@contextmanager
+def running_broker(authority: Authority, folder: Path) -> Iterator[int]:
+    """A site's broker, with an observer who may read; its port."""
+    server, port = authority.issue_server("broker", ["127.0.0.1"], NOW), free_port()
+    contents = {
+        "ca.pem": authority.certificate, "server.pem": server.certificate, "server.key": server.key,
+        "revoked.pem": authority.revocation_list([], 1),
+        "access": access_file("home", [Member("observer", ("viewer",))]),
+        "mosquitto.conf": standalone_configuration("home", folder, port, as_root=os.geteuid() == 0),
+    }  # fmt: skip
+    for name, content in contents.items():
+        (folder / name).write_text(content)
+    (folder / "state").mkdir()
+    log = folder / "broker.log"
+    child = subprocess.Popen([MOSQUITTO or "", "-c", folder / "mosquitto.conf"], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: log.exists() and "running" in log.read_text(), "mosquitto runs")
+        yield port
+    finally:
+        child.kill()
+        child.wait()
 
 
 def apply(folders: DeviceFolders, text: str | None = None) -> Outcome:
@@ -128,6 +166,7 @@ def error_text(folders: DeviceFolders) -> str:
         (PLAIN + '[wifi]\nssid = "x"\npsk = "longenough"\ncountry = "XX"\n', 'country = "XX": no such country'),
         (PLAIN + '[wifi]\nssid = "x"\npsk = "longenough"\ncountry = "germany"\n', "two capital letters such as DE"),
         (PLAIN + '[wifi]\nssid = "x"\npsk = "longenough"\n', "[wifi] country: missing"),
+        (PLAIN + '[wifi]\npsk = "longenough"\ncountry = "DE"\n', "[wifi] ssid: expected the network's name"),
         (PLAIN + '[wifi]\nssid = "x"\npsk = "short"\ncountry = "DE"\n', "[wifi] psk: expected 8 to 63"),
         (PLAIN + '[time]\nzone = "Mars/Olympus"\n', 'zone = "Mars/Olympus": no such zone'),
         (PLAIN + '[role]\nname = "boss"\n', 'name = "boss": expected one of agent, coordinator, both'),
@@ -137,7 +176,10 @@ def error_text(folders: DeviceFolders) -> str:
         (PLAIN + "[wlan]\n", "[wlan]: no such table; expected one of broker"),
         (PLAIN + '[time]\nzome = "UTC"\n', "[time] zome: no such setting; expected one of zone"),
         ("device = 3\n" + PLAIN.replace('[device]\nname = "pi-a"\nstudent = 2\n', ""), "[device]: expected a table"),
-        (PLAIN + '[broker_server]\ncert = "-----BEGIN CERTIFICATE-----x-----END "\n', "expected cert, key and acl"),
+        (
+            PLAIN + '[broker_server]\ncert = "-----BEGIN CERTIFICATE-----x-----END "\n',
+            "expected cert, key, acl and crl",
+        ),
     ],
 )
 def test_each_mistake_on_a_card_is_named_where_it_stands(text: str, expected: str) -> None:
@@ -186,14 +228,10 @@ def test_the_template_of_a_fresh_image_lacks_the_name_and_a_decision_on_encrypti
     assert [problem.split(":")[0] for problem in caught.value.problems] == ['[device] name = ""', "[broker]"]
 
 
-def test_the_limit_of_students_is_the_protocols() -> None:
-    assert card_settings.MAX_STUDENTS == topics.MAX_STUDENTS
-
-
 # --- what is left on the card
 
 
-def test_a_wiped_card_says_the_same_without_its_secrets(authority: BootAuthority) -> None:
+def test_a_wiped_card_says_the_same_without_its_secrets(authority: Authority) -> None:
     text = tls_card(authority, wifi=WIFI, time='[time]\nzone = "Europe/Berlin"\n').encode()
     settings = parse_card(text, PLACES)
     wiped = wiped_card(settings, len(text))
@@ -206,10 +244,21 @@ def test_a_wiped_card_says_the_same_without_its_secrets(authority: BootAuthority
     assert "open sesame" not in wiped.decode()
 
 
+def test_a_wiped_card_of_a_hub_still_says_who_is_revoked(authority: Authority, folders: DeviceFolders) -> None:
+    revoked = folders.root / "etc/nonn-edge/broker/revoked.pem"
+    assert apply(folders, hub_card(authority)) is Outcome.APPLIED
+    before = revoked.read_text()
+    card = folders.card / CARD_FILE
+    assert card.read_text().count(f'key = "{APPLIED}"') == 2
+    card.write_text(card.read_text().replace("student = 0", "student = 1"))
+    assert apply(folders) is Outcome.APPLIED
+    assert revoked.read_text() == before
+
+
 # --- from settings to files
 
 
-def test_the_agents_file_is_one_that_the_agent_reads(authority: BootAuthority, folders: DeviceFolders) -> None:
+def test_the_agents_file_is_one_that_the_agent_reads(authority: Authority, folders: DeviceFolders) -> None:
     import argparse
 
     apply(folders, tls_card(authority))
@@ -254,7 +303,7 @@ def test_students_and_camera_reach_the_agent_as_the_card_says(
     assert (settings.camera.source, settings.camera.location) == ("pi-a", "/dev/video1")
 
 
-def test_keys_and_passwords_are_not_for_everybody(authority: BootAuthority, folders: DeviceFolders) -> None:
+def test_keys_and_passwords_are_not_for_everybody(authority: Authority, folders: DeviceFolders) -> None:
     apply(folders, tls_card(authority, wifi=WIFI))
     secrets = ["etc/nonn-edge/tls/device.key", device_files.WIFI_CONFIG, f"{provision.STATE_FOLDER}/secrets.json"]
     for path in secrets:
@@ -281,21 +330,16 @@ def test_a_plain_broker_listens_on_loopback_unless_the_card_says_insecure(
     assert not (folders.root / device_files.AGENT_CONFIG).exists()
 
 
+@needs_mosquitto
 def test_mosquitto_starts_with_the_configuration_of_a_coordinators_card(
-    authority: BootAuthority, folders: DeviceFolders, tmp_path: Path
+    authority: Authority, folders: DeviceFolders, tmp_path: Path
 ) -> None:
-    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"]) is None:
-        pytest.skip("needs mosquitto on PATH")
-    server = authority.issue("hub-server", ("127.0.0.1",))
-    pems = {"cert": server.certificate, "key": server.key}
-    table = "[broker_server]\nacl = 'topic read nonn/1/#'\n"
-    table += "".join(f'{key} = """\n{path.read_text()}"""\n' for key, path in pems.items())
-    apply(folders, tls_card(authority, "hub", role='[role]\nname = "both"\n', server=table))
+    apply(folders, hub_card(authority))
     text = (folders.root / device_files.BROKER_CONFIG).read_text().replace(" /etc/", f" {folders.root}/etc/")
     config = tmp_path / "mosquitto.conf"
-    config.write_text(text.replace("listener 8883", f"listener {free_port()} 127.0.0.1") + "user root\n")
-    broker = subprocess.Popen(["mosquitto", "-c", config], stderr=subprocess.PIPE, text=True,
-                              env={"PATH": "/usr/sbin:/usr/local/sbin:" + os.environ["PATH"]})  # fmt: skip
+    state = f"persistence_location {tmp_path}/\n{OWN_RIGHTS}"
+    config.write_text(text.replace("listener 8883", f"listener {free_port()} 127.0.0.1") + state)
+    broker = subprocess.Popen([MOSQUITTO or "", "-c", config], stderr=subprocess.PIPE, text=True)
     assert broker.stderr is not None
     said = ""
     try:
@@ -312,7 +356,7 @@ def test_mosquitto_starts_with_the_configuration_of_a_coordinators_card(
 # --- applied once, whatever happens
 
 
-def test_settings_are_applied_once_and_secrets_leave_the_card(authority: BootAuthority, folders: DeviceFolders) -> None:
+def test_settings_are_applied_once_and_secrets_leave_the_card(authority: Authority, folders: DeviceFolders) -> None:
     assert apply(folders, tls_card(authority, wifi=WIFI)) is Outcome.APPLIED
     left = (folders.card / "nonn-edge.toml").read_text()
     assert "PRIVATE KEY" not in left
@@ -323,7 +367,7 @@ def test_settings_are_applied_once_and_secrets_leave_the_card(authority: BootAut
 
 
 def test_an_edit_after_the_wipe_keeps_the_secrets_and_changes_the_rest(
-    authority: BootAuthority, folders: DeviceFolders
+    authority: Authority, folders: DeviceFolders
 ) -> None:
     apply(folders, tls_card(authority, wifi=WIFI))
     key = (folders.root / "etc/nonn-edge/tls/device.key").read_text()
@@ -340,7 +384,7 @@ def test_what_the_card_no_longer_asks_for_is_removed(folders: DeviceFolders) -> 
     assert not (folders.root / device_files.WIFI_CONFIG).exists()
 
 
-def test_a_wiped_card_in_another_device_is_refused(authority: BootAuthority, folders: DeviceFolders) -> None:
+def test_a_wiped_card_in_another_device_is_refused(authority: Authority, folders: DeviceFolders) -> None:
     text = tls_card(authority).encode()
     stolen = wiped_card(parse_card(text, PLACES), 0).decode()
     assert apply(folders, stolen) is Outcome.REFUSED
@@ -376,7 +420,7 @@ class PowerCut(BaseException):
 
 
 def test_a_power_cut_before_any_write_leaves_a_device_that_finishes_at_the_next_start(
-    authority: BootAuthority, memory: Path, folders: DeviceFolders, monkeypatch: pytest.MonkeyPatch
+    authority: Authority, memory: Path, folders: DeviceFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tls_card(authority, wifi=WIFI)
     reference = _copy(folders, memory / "reference")
@@ -406,7 +450,7 @@ def test_a_power_cut_before_any_write_leaves_a_device_that_finishes_at_the_next_
 
 @pytest.mark.parametrize("sectors", [0, 1, 2, 3])
 def test_a_power_cut_in_the_middle_of_wiping_is_finished(
-    authority: BootAuthority, folders: DeviceFolders, sectors: int
+    authority: Authority, folders: DeviceFolders, sectors: int
 ) -> None:
     text = tls_card(authority)
     apply(folders, text)
@@ -423,11 +467,12 @@ def test_a_power_cut_in_the_middle_of_wiping_is_finished(
 # --- certificates and the clock
 
 
-def test_a_certificate_tells_its_dates(authority: BootAuthority) -> None:
-    identity = authority.issue("dates")
-    start, end = validity(identity.certificate.read_text())
-    dates = subprocess.run(["openssl", "x509", "-in", identity.certificate, "-noout", "-dates"], capture_output=True)
-    expected = [ssl.cert_time_to_seconds(line.split("=")[1]) for line in dates.stdout.decode().splitlines()]
+def test_a_certificate_tells_its_dates(authority: Authority) -> None:
+    certificate = authority.issue_client("dates", NOW).certificate
+    start, end = validity(certificate)
+    command = ["openssl", "x509", "-noout", "-dates"]
+    dates = subprocess.run(command, input=certificate, capture_output=True, text=True, check=True)
+    expected = [ssl.cert_time_to_seconds(line.split("=")[1]) for line in dates.stdout.splitlines()]
     assert [start.timestamp(), end.timestamp()] == expected
 
 
@@ -437,14 +482,14 @@ def test_garbage_in_place_of_a_certificate_is_a_value_error(der: bytes) -> None:
         validity(ssl.DER_cert_to_PEM_cert(der))
 
 
-def test_every_truncation_of_a_certificate_is_a_value_error(authority: BootAuthority) -> None:
-    der = ssl.PEM_cert_to_DER_cert(authority.certificate.read_text())
+def test_every_truncation_of_a_certificate_is_a_value_error(authority: Authority) -> None:
+    der = ssl.PEM_cert_to_DER_cert(authority.certificate)
     for length in range(len(der)):
         with pytest.raises(ValueError):  # noqa: PT011
             validity(ssl.DER_cert_to_PEM_cert(der[:length]))
 
 
-def test_a_certificate_that_ran_out_is_refused_with_its_date(authority: BootAuthority, folders: DeviceFolders) -> None:
+def test_a_certificate_that_ran_out_is_refused_with_its_date(authority: Authority, folders: DeviceFolders) -> None:
     (folders.card / "nonn-edge.toml").write_text(tls_card(authority))
     later = NOW + timedelta(days=400)
     applied = apply_card(folders, writable, later)
@@ -454,12 +499,12 @@ def test_a_certificate_that_ran_out_is_refused_with_its_date(authority: BootAuth
     assert "device renew pi-a" in problem
 
 
-def test_a_clock_in_1970_does_not_refuse_a_certificate(authority: BootAuthority, folders: DeviceFolders) -> None:
+def test_a_clock_in_1970_does_not_refuse_a_certificate(authority: Authority, folders: DeviceFolders) -> None:
     (folders.card / "nonn-edge.toml").write_text(tls_card(authority))
     assert apply_card(folders, writable, datetime(1970, 1, 1, tzinfo=UTC)).outcome is Outcome.APPLIED
 
 
-def test_the_clock_is_at_least_when_the_certificate_starts(authority: BootAuthority, folders: DeviceFolders) -> None:
+def test_the_clock_is_at_least_when_the_certificate_starts(authority: Authority, folders: DeviceFolders) -> None:
     assert earliest_time(folders.root).year == 1970
     apply(folders, tls_card(authority))
     start, _ = validity((folders.root / device_files.DEVICE_CERTIFICATE).read_text())
@@ -626,26 +671,27 @@ def test_a_card_that_does_not_say_whom_to_tell_leaves_no_reporter(folders: Devic
     assert not (folders.root / trouble.REPORT).exists()
 
 
+@needs_mosquitto
 def test_a_fresh_device_with_a_wrong_card_tells_its_site_over_tls(
-    authority: BootAuthority, folders: DeviceFolders, tmp_path: Path
+    authority: Authority, folders: DeviceFolders, tmp_path: Path
 ) -> None:
     """A card with a wrong country and all the rest right: the device is online, runs nothing and says why."""
-    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"]) is None:
-        pytest.skip("needs mosquitto on PATH")
-    with BootBroker(tmp_path, authority) as broker:
+    with running_broker(authority, tmp_path) as port:
         text = tls_card(authority, wifi=WIFI.replace('"DE"', '"XX"'))
-        text = text.replace('host = "hub.local"', f'host = "127.0.0.1"\nport = {broker.port}\n')
+        text = text.replace('host = "hub.local"', f'host = "127.0.0.1"\nport = {port}\n')
         (folders.card / "nonn-edge.toml").write_text(text)
         applied = apply_card(folders, writable, NOW)
         assert applied.outcome is Outcome.REFUSED
         tell(folders, applied.problems)
         written = (folders.root / trouble.REPORT / "report.json").read_text()
         report = Report.model_validate_json(written.replace('"/run/', f'"{folders.root}/run/'))
-        observer = authority.issue("observer")
-        settings = BrokerSettings(
-            host="127.0.0.1", port=broker.port, ca_file=authority.certificate,
-            certificate_file=observer.certificate, key_file=observer.key,
-        )  # fmt: skip
+        observer = authority.issue_client("observer", NOW)
+        files = {"ca_file": authority.certificate, "certificate_file": observer.certificate, "key_file": observer.key}
+        for name, content in files.items():
+            (tmp_path / name).write_text(content)
+        settings = BrokerSettings.model_validate(
+            {"host": "127.0.0.1", "port": port, **{name: tmp_path / name for name in files}}
+        )
         link = MqttLink(settings, "observer", [("nonn/1/home/node/pi-a/#", 1)])
         stop = threading.Event()
         problems = folders.root / PROBLEMS.lstrip("/")
