@@ -1,5 +1,6 @@
 """Settings for all tests: Hypothesis without deadlines, because the machines that run us are busy ones."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ settings.load_profile("nonn")
 # Doctests import every file; this one starts TensorFlow and is a tool, not a test.
 collect_ignore = ["fixtures/make_tiny_deployment.py"]
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "tests"))  # real_broker, for the tests of all folders
 
 
 @pytest.fixture(scope="session")

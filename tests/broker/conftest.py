@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,15 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from real_broker import MOSQUITTO, OWN_RIGHTS, PATIENCE_S, free_port, wait_until
 
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.mqtt_link import Connected, Message, MqttLink, Outgoing
 from edge_agent.protocol.topics import SiteTopics
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-PATIENCE_S = 45.0  # for things that take 0.1 s on an idle machine
-# As root, mosquitto would give up its rights and then not read our folders.
-OWN_RIGHTS = "user root\n" if os.geteuid() == 0 else ""
 HERE = Path(__file__).resolve().parent
 
 
@@ -33,19 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.broker)
             if MOSQUITTO is None:
                 item.add_marker(pytest.mark.skip(reason="mosquitto is not on PATH: apt install mosquitto"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(reached: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not reached():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
 
 
 class Broker:

@@ -9,7 +9,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from secure_site import MOSQUITTO, Client, Site, SiteBroker, free_port, run  # noqa: E402
+from real_broker import MOSQUITTO, free_port  # noqa: E402
+from secure_site import Client, Site, SiteBroker, run  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

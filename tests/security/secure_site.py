@@ -1,38 +1,21 @@
 """A site as nonn-coordinator init makes it, its broker as its configuration says, and clients with certificates."""
 
-import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from real_broker import MOSQUITTO, wait_until
 
 from coordinator.cli import main as coordinator_main
 from coordinator.provisioning.authority import Authority, Issued
 from coordinator.provisioning.site_folder import SiteFolder
-
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-PATIENCE_S = 45.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(reached: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not reached():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
 
 
 def run(*words: str | Path) -> int:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from secure_site import Client, Pair, Site, SiteBroker, free_port, run, wait_until
+from real_broker import free_port, wait_until
+from secure_site import Client, Pair, Site, SiteBroker, run
 
 from coordinator.provisioning.site_folder import SiteFolder
 from edge_agent.protocol.topics import SiteTopics

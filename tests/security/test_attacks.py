@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from secure_site import Client, Pair, Site, SiteBroker, free_port, run, wait_until
+from real_broker import free_port, wait_until
+from secure_site import Client, Pair, Site, SiteBroker, run
 
 from coordinator.cli import main
 from coordinator.provisioning.authority import Authority

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from secure_site import Site, SiteBroker, free_port, run, wait_until
+from real_broker import free_port, wait_until
+from secure_site import Site, SiteBroker, run
 
 from edge_agent.console.bundle_command import run_bundle
 from firmware_images.first_boot.provision import DeviceFolders, Outcome, apply_card
