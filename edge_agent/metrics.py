@@ -5,8 +5,8 @@ import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from edge_agent import __version__
 from edge_agent.app import AgentApp
@@ -15,6 +15,10 @@ from edge_agent.console.exposition import CONTENT_TYPE, Counter, Gauge, Metric, 
 from edge_agent.metrics_settings import MetricsSettings
 from edge_agent.protocol.status import HISTOGRAM_MS
 from edge_agent.telemetry import DeviceSensors
+
+# Imported where a port is named: with it come ssl and email, 5 MB.
+if TYPE_CHECKING:
+    from http.server import ThreadingHTTPServer
 
 REQUEST_TIMEOUT_S = 5.0
 _log = logging.getLogger("metrics")
@@ -102,7 +106,9 @@ def metrics_served(app: AgentApp) -> Iterator[int | None]:
         server.server_close()
 
 
-def _listen(settings: MetricsSettings, metrics: AgentMetrics) -> ThreadingHTTPServer:
+def _listen(settings: MetricsSettings, metrics: AgentMetrics) -> "ThreadingHTTPServer":
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
     class Answer(BaseHTTPRequestHandler):
         timeout = REQUEST_TIMEOUT_S
 

@@ -6,7 +6,6 @@ surfaces in the caller's loop, and a stuck program stops sending pings: the brok
 
 import random
 import secrets
-import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from edge_agent.protocol.errors import DecodeError
 from edge_agent.protocol.link import Connected, Disconnected, Event, Message, Outgoing
 from edge_agent.protocol.mqtt_reader import PacketReader
 from edge_agent.protocol.mqtt_socket import BrokerSocket, tls_context
-from edge_agent.protocol.tls_troubles import tls_trouble
+from edge_agent.protocol.tls_troubles import is_tls_error, tls_trouble
 
 # Bytes that wait for a full socket; beyond, QoS 0 messages are dropped and counted. One frame of the largest size.
 MAX_UNSENT_BYTES = packets.MAX_PACKET_BYTES
@@ -273,9 +272,9 @@ class MqttLink:
         try:
             self._socket = BrokerSocket(settings, self._tls)
         except (OSError, ValueError) as error:
-            why = tls_trouble(error) if isinstance(error, ssl.SSLError) else str(error)
+            why = tls_trouble(error) if isinstance(error, OSError) and is_tls_error(error) else str(error)
             reason = f"{settings.host}:{settings.port}: {why}"
-            self._events.append(Disconnected(reason, refused=isinstance(error, ssl.SSLError)))
+            self._events.append(Disconnected(reason, refused=is_tls_error(error)))
             return
         self._reader = PacketReader(self._is_5)
         self._heard_at, self._pinged_at = time.monotonic(), None

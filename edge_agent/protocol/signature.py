@@ -8,14 +8,15 @@ import binascii
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field
 
 from edge_agent.protocol.errors import ManifestError
+
+# Imported where a key is used: 6 MB that an agent which was asked to verify nothing need not hold.
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 Purpose = Literal["manifest", "rollback"]
 ALGORITHM = "ed25519"
@@ -55,7 +56,7 @@ class PublicKey:
 class SigningKey:
     """A private key; it shows its id and nothing else."""
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    def __init__(self, key: "Ed25519PrivateKey") -> None:
         self._key = key
 
     def __repr__(self) -> str:
@@ -64,11 +65,16 @@ class SigningKey:
     @classmethod
     def generate(cls) -> "SigningKey":
         """A new key from the system's random numbers."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_pem(cls, content: bytes) -> "SigningKey":
         """Read PKCS8 PEM; ValueError without a word of the content."""
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         try:
             key = serialization.load_pem_private_key(content, password=None)
         except (ValueError, TypeError):
@@ -79,12 +85,16 @@ class SigningKey:
 
     def to_pem(self) -> bytes:
         """PKCS8 PEM, to be written with mode 0600."""
+        from cryptography.hazmat.primitives import serialization
+
         return self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
 
     def public(self, comment: str) -> PublicKey:
         """The key that verifies."""
+        from cryptography.hazmat.primitives import serialization
+
         raw = self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         return PublicKey(raw, comment)
 
@@ -133,6 +143,9 @@ class TrustedKeys:
 
 
 def _is_valid(key: PublicKey, purpose: Purpose, content: bytes, signature: Signature) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
         Ed25519PublicKey.from_public_bytes(key.content).verify(
             base64.b64decode(signature.signature), _message(purpose, content)

@@ -1,6 +1,10 @@
 """Why TLS did not come about, in words for the person who can mend it. Pure."""
 
-import ssl
+from typing import TYPE_CHECKING
+
+# Not at run time: whoever has an error of ssl has loaded it, and a link without TLS does without its 4 MB.
+if TYPE_CHECKING:
+    import ssl
 
 # OpenSSL's reason -> who refused what. Alerts come from the broker, and are about us.
 _REASONS = {
@@ -27,14 +31,27 @@ def tls_trouble(error: OSError) -> str:
     >>> tls_trouble(ConnectionResetError(104, "Connection reset by peer"))
     'Connection reset by peer'
     """
+    if not is_tls_error(error):
+        return error.strerror or str(error)
+    import ssl
+
     if isinstance(error, ssl.SSLCertVerificationError):
         return _about_the_broker(error)
-    if isinstance(error, ssl.SSLError):
-        return _REASONS.get(error.reason or "", f"TLS: {error.reason or error}")
-    return error.strerror or str(error)
+    reason = error.reason if isinstance(error, ssl.SSLError) else ""
+    return _REASONS.get(reason or "", f"TLS: {reason or error}")
 
 
-def _about_the_broker(error: ssl.SSLCertVerificationError) -> str:
+def is_tls_error(error: BaseException) -> bool:
+    """Whether OpenSSL raised it.
+
+    >>> import ssl
+    >>> is_tls_error(ssl.SSLCertVerificationError()), is_tls_error(ConnectionResetError())
+    (True, False)
+    """
+    return type(error).__module__ == "ssl"
+
+
+def _about_the_broker(error: "ssl.SSLCertVerificationError") -> str:
     code = error.verify_code
     if code in _STRANGERS:
         return "the broker's certificate is not of the authority in ca_file: a wrong ca_file, or not our broker"
