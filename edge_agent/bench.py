@@ -65,8 +65,7 @@ def bench_student(directory: DeploymentDirectory, student: Student, num_threads:
         if candidate.refused:
             candidates.append(candidate)
         else:
-            directory.read(candidate.artifact)  # length and hash before an engine sees it
-            path = directory.path / candidate.artifact.file
+            path = directory.check(candidate.artifact)  # before an engine sees it
             try:
                 trial = run_trial(path, candidate.artifact.engine, num_threads, image, MEASURE_S)
                 error = golden_error(np.asarray(trial.features, np.float32), student.golden.features)

@@ -78,8 +78,8 @@ def _student_of(deployment: DeploymentDirectory, index: int) -> Student:
 
 def _open(deployment: DeploymentDirectory, student: Student, artifact: Artifact, num_threads: int) -> StudentSlot:
     manifest = deployment.manifest
-    deployment.read(artifact)  # length and hash, before the bytes reach an interpreter
-    runtime = open_runtime(deployment.path / artifact.file, artifact.engine, num_threads)
+    path = deployment.check(artifact)  # before the bytes reach an interpreter
+    runtime = open_runtime(path, artifact.engine, num_threads)
     shape = (manifest.input.height, manifest.input.width, manifest.input.channels)
     if runtime.input_shape != shape or runtime.width != student.width:
         raise UserError(

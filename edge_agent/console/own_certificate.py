@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edge_agent.console.certificate_times import validity_of_pem
 from edge_agent.console.service_notifier import ServiceNotifier
 from edge_agent.protocol.broker import BrokerSettings
 
@@ -19,15 +20,10 @@ def certificate_validity(path: Path | None) -> tuple[datetime, datetime] | None:
     """NotBefore and notAfter of a PEM file's first certificate; None where there is none, or it can't be read."""
     if path is None:
         return None
-    # 4 MB and 30 ms that programs without TLS save.
-    from cryptography import x509
-
     try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        validity = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        return validity_of_pem(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return validity
 
 
 def wait_for_clock(

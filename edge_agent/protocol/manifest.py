@@ -36,12 +36,15 @@ class FileEntry(_Part):
 
     def check(self, content: bytes) -> bytes:
         """Return `content` if it is this file; ManifestError otherwise."""
-        if len(content) != self.size_bytes:
-            raise ManifestError(f"{self.file}: {len(content)} bytes, the manifest says {self.size_bytes}")
-        digest = hashlib.sha256(content).hexdigest()
+        self.check_digest(len(content), hashlib.sha256(content).hexdigest())
+        return content
+
+    def check_digest(self, size_bytes: int, digest: str) -> None:
+        """ManifestError unless a file of this length and sha256 is the one listed."""
+        if size_bytes != self.size_bytes:
+            raise ManifestError(f"{self.file}: {size_bytes} bytes, the manifest says {self.size_bytes}")
         if digest != self.sha256:
             raise ManifestError(f"{self.file}: sha256 {digest[:16]}..., the manifest says {self.sha256[:16]}...")
-        return content
 
 
 class Artifact(FileEntry):

@@ -31,7 +31,10 @@ def test_import_contracts_hold(repository: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("edge_agent.cli, edge_agent.app, edge_agent.student_slot", HEAVY | {"PIL", "rich", "coordinator"}),
+        (
+            "edge_agent.cli, edge_agent.metrics, edge_agent.managed_agent, edge_agent.protocol.mqtt_link",
+            HEAVY | {"PIL", "rich", "coordinator", "ssl", "cryptography", "http", "paho", "ai_edge_litert"},
+        ),
         (
             "coordinator.cli, coordinator.app, coordinator.settings",
             HEAVY | {"edge_agent.app", "ai_edge_litert", "rich"},
