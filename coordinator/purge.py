@@ -35,7 +35,9 @@ def purge(settings: ClientSettings, devices: Sequence[str], force: bool) -> list
         while waiting and time.monotonic() < deadline:
             waiting -= {e.topic for e in link.poll(0.1) if isinstance(e, Message) and not e.payload}
         if waiting:
-            raise UserError(f"the broker did not clear {min(waiting)}: is this user allowed to?", ExitCode.UNAVAILABLE)
+            left = f"{len(waiting)} of {len(retained)} topics, {min(waiting)} first"
+            why = "expected a login that may write them, as the operator of nonn-coordinator init may"
+            raise UserError(f"the broker did not clear {left}; {why}", ExitCode.UNAVAILABLE)
     finally:
         link.close()
     return sorted(retained)

@@ -27,7 +27,6 @@ def broker_configuration(site: str, folder: PurePath, port: int) -> str:
     """For a file in conf.d, or as the whole of `mosquitto -c`. `folder`: where certificates and rules lie there."""
     lines = [
         f"# The broker of site {site}, written by nonn-coordinator init.",
-        "per_listener_settings false",
         "",
         "# Every client proves who it is; the name in its certificate is its user name, which the access file goes by.",
         f"listener {port}",

@@ -97,7 +97,8 @@ class SiteFolder:
         """Access rules and revocation list, as the ledger has them."""
         ledger = self.ledger
         crl = self.authority().revocation_list(ledger.revoked(), ledger.revocations)
-        write(self.path / "broker/access", access_file(ledger.site, ledger.members()))
+        # Newer brokers warn of rules that everybody can read, and say that they will refuse them.
+        write(self.path / "broker/access", access_file(ledger.site, ledger.members()), PRIVATE)
         write(self.path / "broker/revoked.pem", crl)
 
     def write_member(self, name: str, issued: Issued, home: Path | None = None) -> Path:
