@@ -14,7 +14,7 @@ from trainer.network_cost import student_cost
 from trainer.progress import say
 from trainer.run_context import RunContext
 from trainer.run_directory import write_json
-from trainer.stages.export import PREFERENCE
+from trainer.stages.export_files import PREFERENCE
 
 # What a refusal may suggest instead, beside the other precisions.
 ALTERNATIVES = ("wrn-10-1", "wrn-16-1", "wrn-16-2", "wrn-22-1", "cnn-16-32-64", "cnn-8-16-16")

@@ -16,7 +16,8 @@ from trainer.npz_file import write_arrays
 from trainer.progress import progress_bar, say
 from trainer.run_context import RunContext
 from trainer.run_directory import write_json
-from trainer.stages.export import POOL_FROM_IMAGES, PREFERENCE
+from trainer.stages.export_answers import POOL_FROM_IMAGES
+from trainer.stages.export_files import PREFERENCE
 from trainer.stages.teacher import teacher_file
 from trainer.teacher_model import load_teacher
 from trainer.teacher_outputs import read_outputs, teacher_runner
