@@ -1,4 +1,4 @@
-"""The site of a boot test, made as its operator makes one: init, device add, mosquitto, coordinator, signed bundles."""
+"""The site of a boot test, made as its operator makes one: init, device add, broker, coordinator, signed bundles."""
 
 import json
 import subprocess
@@ -23,12 +23,13 @@ DEPLOY_TIMEOUT_S = 7200
 class BootSite:
     """A site's folder with its broker and coordinator on this machine; `deployment`: what it starts with."""
 
+    broker_host = HOST_SEEN_BY_GUEST
+
     def __init__(self, folder: Path, deployment: Path) -> None:
-        programs.require(["mosquitto"])
         self._work, self._deployment = folder, deployment.resolve()
         self._folder = folder / "site"
         self.port = free_port()
-        words = ["--site", SITE, "--broker-host", HOST_SEEN_BY_GUEST, "--broker-name", "127.0.0.1"]
+        words = ["--site", SITE, "--broker-host", self.broker_host, "--broker-name", "127.0.0.1"]
         _run("coordinator.cli", "init", self._folder, *words, "--broker-port", self.port)
         self._key = self._folder / "keys/deployment.key"
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -81,6 +82,19 @@ class BootSite:
             self._processes.append(
                 subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
             )
+
+
+class HubSite(BootSite):
+    """A site whose broker and coordinator are the device itself, role "both": nothing of it runs on this machine."""
+
+    broker_host = "edge-hub.local"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def card(self, name: str, students: list[int], *words: object) -> str:
+        """Admit the device that is broker, coordinator and agent; return its card."""
+        return super().card(name, students, "--role", "both", *words)
 
 
 def _module(name: str) -> list[str]:

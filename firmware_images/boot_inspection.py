@@ -21,6 +21,8 @@ echo "== mounts"; grep -E "^[^ ]+ (/|/etc|/var|/boot/firmware|/data) " /proc/mou
 echo "== agent"; systemctl show edge-agent -p MainPID,NRestarts,Result,MemoryCurrent,WatchdogUSec
 grep -E 'Cap(Eff|Bnd)|NoNewPrivs|Seccomp:|^Groups|^Uid' "/proc/$(systemctl show edge-agent -p MainPID --value)/status"
 ls -ln /dev/video0
+echo "== hub"; systemctl show edge-coordinator mosquitto -p Id,ActiveState,NRestarts,MemoryCurrent
+ls -ln /etc/nonn-edge/broker; journalctl -u mosquitto -u edge-coordinator --no-pager -o cat | tail -30
 echo "== watchdog"; cat /sys/class/watchdog/watchdog*/identity 2>/dev/null; systemctl show -p RuntimeWatchdogUSec
 echo "== clock"; date -u; cat /etc/hostname; ls -l /etc/localtime
 echo "== name"; resolvectl query "$(cat /etc/hostname).local" 2>&1 | head -3

@@ -91,6 +91,9 @@ def _add_boot_test(add_parser: AddParser) -> None:
     boot.add_argument("image", type=Path, help="the .img")
     boot.add_argument("--machine", choices=("virt", "raspi3b"), default="virt")
     boot.add_argument("--deployment", type=Path, help="trained deployment: the device answers frames with it")
+    boot.add_argument(
+        "--role", choices=("agent", "both"), default="agent", help="both: broker and coordinator are on it, too [agent]"
+    )
     boot.add_argument("--work", type=Path, default=Path("boot-test"), help="folder for logs and the card [boot-test]")
     boot.add_argument("--timeout", type=float, default=900, help="seconds until it counts as failed [900]")
     boot.add_argument("--frames", type=int, default=4, help="frames sent once it has joined [4]")
@@ -159,7 +162,8 @@ def _deb(arguments: argparse.Namespace) -> int:
 
 
 def _boot_test(arguments: argparse.Namespace) -> int:
-    from firmware_images.boot_test import BootTestOptions, boot_test
+    from firmware_images.boot_run import BootTestOptions
+    from firmware_images.boot_test import boot_test
 
     options = BootTestOptions(
         image=arguments.image,
@@ -173,6 +177,7 @@ def _boot_test(arguments: argparse.Namespace) -> int:
         camera=arguments.camera,
         inspect=arguments.inspect,
         tvm_deployment=arguments.tvm_deployment,
+        role=arguments.role,
     )
     return boot_test(options)
 

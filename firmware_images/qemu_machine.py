@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -44,9 +45,9 @@ def take_kernel(card: Path, folder: Path) -> Kernel:
 
 
 def qemu_command(
-    machine: str, kernel: Kernel, card: Path, serial_log: Path, niceness: int = 10, extra: str = "", ssh_port: int = 0
+    machine: str, kernel: Kernel, card: Path, serial_log: Path, niceness: int, extra: str, ports: Mapping[int, int]
 ) -> list[str]:
-    """Return QEMU's command line; it starts with the clock in 1970, as a Pi does. `ssh_port`: of this machine, or 0."""
+    """Return QEMU's command line; it starts with the clock in 1970, as a Pi does. `ports`: ours -> the device's."""
     words = kernel.command_line.split()
     # QEMU resets at the first write to the Pi's watchdog; on hardware it stays on.
     added = ["systemd.watchdog_sec=0", *extra.split()]
@@ -61,7 +62,7 @@ def qemu_command(
         specific += ["-drive", f"if=none,id=d0,format=raw,file={card}", "-device", "virtio-blk-device,drive=d0"]
         specific += ["-device", "virtio-net-device,netdev=n0", "-device", "virtio-rng-device"]
         specific += ["-rtc", "base=1970-01-01T00:00:00,clock=vm"]
-    network = "user,id=n0" + (f",hostfwd=tcp:127.0.0.1:{ssh_port}-:22" if ssh_port else "")
+    network = ",".join(["user,id=n0", *(f"hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in ports.items())])
     return [
         "nice", "-n", str(niceness), "qemu-system-aarch64", *specific,
         "-kernel", str(kernel.kernel), "-initrd", str(kernel.initramfs), "-append", " ".join([*words, *added]),
