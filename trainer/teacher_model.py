@@ -28,12 +28,33 @@ def load_teacher(path: Path, lconv: str | None, image_shape: tuple[int, int, int
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()
         raise UserError(f"teacher {path}: not a readable .keras file ({reason[0] if reason else error})") from None
+    loaded = in_float32(loaded)
     layer = find_lconv(loaded, lconv)
     _check_input(path, loaded, image_shape)
     logits = _logits_of(loaded)
     pooled = keras.layers.GlobalAveragePooling2D(dtype="float32", name="lconv_activity")(keras.ops.relu(layer.output))
     network = keras.Model(loaded.inputs[0], [pooled, logits])
     return Teacher(path, layer.name, int(layer.output.shape[-1]), int(logits.shape[-1]), loaded.count_params(), network)
+
+
+def in_float32(network: Any) -> Any:
+    """Return a network trained in mixed precision as one that computes in float32, which TFLite can convert."""
+    config = network.get_config()
+    plain = _without_mixed_policies(config)
+    if plain == config:
+        return network
+    copy = type(network).from_config(plain)
+    for target, source in zip(copy.variables, network.variables, strict=True):
+        target.assign(source)
+    return copy
+
+
+def _without_mixed_policies(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {key: _without_mixed_policies(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_without_mixed_policies(value) for value in config)
+    return "float32" if config in ("mixed_bfloat16", "mixed_float16") else config
 
 
 def find_lconv(network: Any, name: str | None) -> Any:

@@ -6,7 +6,9 @@ from trainer.configuration import RunConfiguration
 from trainer.datasets import Split
 from trainer.networks import airbench, catalogue
 from trainer.student_network import pixel_statistics
+from trainer.teacher_model import load_teacher
 from trainer.teacher_training import TeacherBatches, TeacherStep, cut_out
+from trainer.tflite_conversion import to_tflite
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
 # Neighbouring pixels alike, as in photographs, so that there is something to whiten.
@@ -39,6 +41,7 @@ def test_two_passes_show_both_sides_of_every_image():
 
 
 def test_smoothing_keeps_the_loss_above_the_entropy_of_its_targets():
+    keras.utils.set_random_seed(0)
     network = catalogue.classifier("cnn-8-16", (16, 16, 3), 2, *pixel_statistics(IMAGES))
     labels = (IMAGES[..., 0].mean(axis=(1, 2)) > 127).astype(np.int64)
     step = TeacherStep(network, settings(teacher_smoothing=0.2, teacher_rate=0.05), 40)
@@ -63,3 +66,19 @@ def test_the_whitening_layer_whitens_and_convolutions_start_as_identities():
     (weights,) = network.get_layer("g1c1").get_weights()
     assert np.array_equal(weights[1, 1], np.eye(256, dtype=np.float32))
     assert not network.get_layer("whitening").trainable_weights
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras with NumPy 2, when it saves
+def test_a_teacher_of_mixed_precision_is_read_in_float32_and_converts(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = catalogue.classifier("cnn-8-16-16", (8, 8, 1), 3, [8.0], [4.0])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    network.save(tmp_path / "teacher.keras")
+    teacher = load_teacher(tmp_path / "teacher.keras", None, (8, 8, 1))
+    pixels = np.random.default_rng(0).integers(0, 17, (20, 8, 8, 1)).astype(np.float32)
+    logits = teacher.network(pixels)[1].numpy()
+    assert {layer.compute_dtype for layer in teacher.network.layers} == {"float32"}
+    assert logits == pytest.approx(network(pixels).numpy(), abs=0.05)
+    assert len(to_tflite(teacher.network, (8, 8, 1), "dynamic", None)) > 1000
