@@ -39,6 +39,22 @@ def mirror_urls(text: str) -> list[str]:
     return found
 
 
+def fetch_failure(log: str) -> str:
+    """Say which archive apt could not reach, and what to do; '' if that was not the trouble.
+
+    >>> fetch_failure("E: Failed to fetch http://a.example/debian/dists/sid/InRelease  Could not resolve 'a.example'")
+    "http://a.example/debian: Could not resolve 'a.example'; name a mirror that this machine reaches with --mirror"
+    """
+    found = re.search(r"Failed to fetch (\S+?)/(?:dists|pool)/\S+\s+(.+)", log)
+    if found is None:
+        return ""
+    archive, reason = found[1], found[2].strip()
+    if archive == RASPBERRY_PI_ARCHIVE:
+        return f'{archive}: {reason}; base "raspios" is built where this archive can be reached (docs/images.md)'
+    security = "--security-mirror" if "security" in archive else "--mirror"
+    return f"{archive}: {reason}; name a mirror that this machine reaches with {security}"
+
+
 def sources_list(suite: str, base: str, mirror: str, security: str) -> str:
     """Write the sources.list that the image is built from."""
     lines = [

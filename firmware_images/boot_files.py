@@ -9,12 +9,25 @@ from firmware_images.package_tree import DIVERTED, require_emulation
 from firmware_images.spec import ImageSpec
 
 INITRAMFS_OVERLAY = Path(__file__).parent / "overlay" / "etc" / "initramfs-tools"
+KERNELS_OF_BASE = {"debian": 1, "raspios": 2}  # Raspberry Pi has one for the Pi 5 alone
 # In a mount namespace of its own: /proc goes away with it, however the script ends.
 CHROOT_SCRIPT = """
 set -e
 mount -t proc proc "$1/proc"
-chroot "$1" update-initramfs -c -k "$2"
-chroot "$1" env DEB_MAINT_PARAMS=configure /etc/kernel/postinst.d/z50-raspi-firmware "$2" "/boot/vmlinuz-$2"
+root=$1; shift
+hook=/etc/kernel/postinst.d/z50-raspi-firmware
+for version; do
+  chroot "$root" update-initramfs -c -k "$version"
+  chroot "$root" env DEB_MAINT_PARAMS=configure $hook "$version" "/boot/vmlinuz-$version"
+done
+"""
+# Debian's raspi-firmware writes this file; Raspberry Pi's leaves it to whoever makes the image.
+RASPIOS_CONFIG = """\
+# The firmware takes kernel8.img and initramfs8, a Pi 5 kernel_2712.img and initramfs_2712.
+arm_64bit=1
+auto_initramfs=1
+camera_auto_detect=1
+enable_uart=1
 """
 
 
@@ -25,7 +38,7 @@ def build_boot_files(spec: ImageSpec, packages_root: Path, folder: Path) -> None
     root = folder / "scratch"
     copy_tree(packages_root, root)
     restore_diverted(root)
-    version = kernel_version(root)
+    versions = kernel_versions(root, KERNELS_OF_BASE[spec.base])
     shutil.copytree(INITRAMFS_OVERLAY, root / "etc/initramfs-tools", dirs_exist_ok=True)
     for script in (root / "etc/initramfs-tools").rglob("nonn-*"):
         script.chmod(0o755)
@@ -33,13 +46,15 @@ def build_boot_files(spec: ImageSpec, packages_root: Path, folder: Path) -> None
     modules = root / "etc/initramfs-tools/modules"
     modules.write_text("\n".join(spec.kernel.initramfs_modules) + "\n")
     programs.run(
-        ["unshare", "--mount", "--pid", "--fork", "sh", "-c", CHROOT_SCRIPT, "sh", root, version],
+        ["unshare", "--mount", "--pid", "--fork", "sh", "-c", CHROOT_SCRIPT, "sh", root, *versions],
         log=folder / "initramfs.log",
         environment={"SOURCE_DATE_EPOCH": str(spec.source_date_epoch)},
     )
     firmware = folder / "firmware"
     shutil.copytree(root / "boot/firmware", firmware)
     (firmware / "cmdline.txt").write_text(command_line(spec))
+    if spec.base == "raspios":
+        (firmware / "config.txt").write_text(RASPIOS_CONFIG)
     shutil.rmtree(root)
 
 
@@ -50,12 +65,13 @@ def command_line(spec: ImageSpec) -> str:
     return f"{consoles} {root} net.ifnames=0 panic=10 systemd.show_status=1\n"
 
 
-def kernel_version(root: Path) -> str:
-    """Return the version of the one kernel in a tree."""
+def kernel_versions(root: Path, expected: int) -> list[str]:
+    """Return the versions of the kernels in a tree; UserError if there are more or fewer than the base has."""
     versions = sorted(path.name.removeprefix("vmlinuz-") for path in (root / "boot").glob("vmlinuz-*"))
-    if len(versions) != 1:
-        raise UserError(f"{root}/boot: expected one kernel, found {versions or 'none'}", ExitCode.BAD_INPUT)
-    return versions[0]
+    if len(versions) != expected:
+        found = ", ".join(versions) or "none"
+        raise UserError(f"{root}/boot: expected {expected} kernel(s), found {found}", ExitCode.BAD_INPUT)
+    return versions
 
 
 def restore_diverted(root: Path) -> None:

@@ -11,7 +11,7 @@ from firmware_images.disk_files import ext4_label, extract, fat_names, image_ext
 from firmware_images.first_boot.card_settings import CardProblemsError, Places, parse_card
 from firmware_images.first_boot.provision import check_certificate, known_places, utc
 from firmware_images.partition_table import FIRST_SECTOR, MIB, TYPES, Extent
-from firmware_images.spec import BOARDS_OF_BASE, DEVICE_TREES, ImageSpec
+from firmware_images.spec import DEVICE_TREES, IMAGER_DEVICES, ImageSpec
 
 UNPACKERS = {".zst": "zstd", ".xz": "xz"}
 BOOT_FILES = ("config.txt", "cmdline.txt", "nonn-edge.toml")
@@ -63,10 +63,18 @@ def unpack(image: Path, scratch: Path) -> Path:
 def _check_board(spec: ImageSpec, board: str | None) -> None:
     if board is None or board in spec.boards:
         return
-    if board not in DEVICE_TREES:
-        raise UserError(f"board {board}: unknown; expected one of {', '.join(DEVICE_TREES)}", ExitCode.USAGE)
-    hint = "" if board in BOARDS_OF_BASE[spec.base] else f'; base "{spec.base}" does not start on it'
+    if board not in IMAGER_DEVICES:
+        raise UserError(f"board {board}: unknown; expected one of {', '.join(IMAGER_DEVICES)}", ExitCode.USAGE)
+    hint = "" if board in DEVICE_TREES[spec.base] else f'; base "{spec.base}" does not start on it'
     raise UserError(f"board {board}: this image is for {', '.join(spec.boards)}{hint}")
+
+
+def boot_files_of(base: str, board: str) -> set[str]:
+    """Return what a board's boot ROM and firmware look for by name; Debian's kernel is named in config.txt."""
+    named = {DEVICE_TREES[base][board], *FIRMWARE_OF.get(board, ())}
+    if base == "raspios":
+        named |= {"kernel_2712.img", "initramfs_2712"} if board == "pi5" else {"kernel8.img", "initramfs8"}
+    return named
 
 
 def _check_layout(spec: ImageSpec, image: Path, extents: list[Extent]) -> str:
@@ -84,8 +92,8 @@ def _check_layout(spec: ImageSpec, image: Path, extents: list[Extent]) -> str:
 
 def _check_boot_partition(spec: ImageSpec, image: Path, extent: Extent, boards: list[str]) -> str:
     names = set(fat_names(image, extent))
-    wanted = [*BOOT_FILES, *(name for board in boards for name in (DEVICE_TREES[board], *FIRMWARE_OF.get(board, ())))]
-    missing = sorted(set(wanted) - names)
+    wanted = {*BOOT_FILES}.union(*(boot_files_of(spec.base, board) for board in boards))
+    missing = sorted(wanted - names)
     if missing:
         raise UserError(f"{image}: the boot partition lacks {', '.join(missing)}")
     config = (read_fat_file(image, extent, "config.txt") or b"").decode(errors="replace")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edge_agent.console.exit_codes import ExitCode, UserError
 from firmware_images import programs
-from firmware_images.apt_sources import RASPBERRY_PI_KEYRING, sources_list
+from firmware_images.apt_sources import RASPBERRY_PI_ARCHIVE, RASPBERRY_PI_KEYRING, fetch_failure, sources_list
 from firmware_images.spec import ImageSpec
 
 # Slow under emulation or done more than once by dpkg's scripts: bytecode and initramfs are made later, once.
@@ -58,7 +58,9 @@ def build_package_tree(spec: ImageSpec, mirror: str, security: str, folder: Path
     """Fill `folder`/root with the packages of the spec; about 7 CPU minutes on a 2-core PC."""
     if spec.base == "raspios" and not Path(RASPBERRY_PI_KEYRING).is_file():
         raise UserError(
-            f'base "raspios" needs {RASPBERRY_PI_KEYRING} (package raspberrypi-archive-keyring)', ExitCode.UNAVAILABLE
+            f'base "raspios" is built from {RASPBERRY_PI_ARCHIVE}, and its key {RASPBERRY_PI_KEYRING} is not here: '
+            'install package raspberrypi-archive-keyring from there (docs/images.md), or build base "debian"',
+            ExitCode.UNAVAILABLE,
         )
     programs.require(["mmdebstrap", "qemu-aarch64-static", "arch-test"])
     require_emulation()
@@ -70,11 +72,18 @@ def build_package_tree(spec: ImageSpec, mirror: str, security: str, folder: Path
     scratch = folder / "tmp"
     scratch.mkdir()
     command = ["mmdebstrap", "--mode=root", "--format=directory", *package_options(spec)]
-    programs.run(
-        [*command, f"--essential-hook={hook}", spec.suite, folder / "root", sources],
-        log=folder / "mmdebstrap.log",
-        environment={"SOURCE_DATE_EPOCH": str(spec.source_date_epoch), "TMPDIR": str(scratch)},
-    )
+    log = folder / "mmdebstrap.log"
+    try:
+        programs.run(
+            [*command, f"--essential-hook={hook}", spec.suite, folder / "root", sources],
+            log=log,
+            environment={"SOURCE_DATE_EPOCH": str(spec.source_date_epoch), "TMPDIR": str(scratch)},
+        )
+    except UserError as error:
+        reason = fetch_failure(log.read_text(encoding="utf-8")) if log.exists() else ""
+        if reason:
+            raise UserError(reason, ExitCode.UNAVAILABLE) from error
+        raise
     scratch.rmdir()
 
 

@@ -41,7 +41,7 @@ def take_kernel(card: Path, folder: Path) -> Kernel:
         return folder / found[0]
 
     command_line = take("cmdline.txt").read_text().strip()
-    return Kernel(take("vmlinuz-"), take("initrd.img-"), take(DEVICE_TREES["pi3"]), command_line)
+    return Kernel(take("vmlinuz-"), take("initrd.img-"), take(DEVICE_TREES["debian"]["pi3"]), command_line)
 
 
 def qemu_command(

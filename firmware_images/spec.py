@@ -17,16 +17,19 @@ DEFAULT_SPEC = SPEC_FOLDER / "nonn-edge.toml"
 
 Board = Literal["pi3", "zero2w", "pi4", "pi5"]
 Role = Literal["agent", "coordinator", "both"]
-# Debian 12's kernel 6.1 has no device tree for the Pi 5; Raspberry Pi's own kernel has.
-BOARDS_OF_BASE: dict[str, frozenset[str]] = {
-    "debian": frozenset({"pi3", "zero2w", "pi4"}),
-    "raspios": frozenset({"pi3", "zero2w", "pi4", "pi5"}),
-}
-DEVICE_TREES: dict[str, str] = {
-    "pi3": "bcm2837-rpi-3-b.dtb",
-    "zero2w": "bcm2837-rpi-zero-2-w.dtb",
-    "pi4": "bcm2711-rpi-4-b.dtb",
-    "pi5": "bcm2712-rpi-5-b.dtb",
+# What each base's kernel calls its boards. Debian 12's kernel 6.1 has no device tree for the Pi 5, Raspberry Pi's has.
+DEVICE_TREES: dict[str, dict[str, str]] = {
+    "debian": {
+        "pi3": "bcm2837-rpi-3-b.dtb",
+        "zero2w": "bcm2837-rpi-zero-2-w.dtb",
+        "pi4": "bcm2711-rpi-4-b.dtb",
+    },
+    "raspios": {
+        "pi3": "bcm2710-rpi-3-b.dtb",
+        "zero2w": "bcm2710-rpi-zero-2-w.dtb",
+        "pi4": "bcm2711-rpi-4-b.dtb",
+        "pi5": "bcm2712-rpi-5-b.dtb",
+    },
 }
 IMAGER_DEVICES: dict[str, str] = {
     "pi3": "pi3-64bit",
@@ -121,7 +124,7 @@ class ImageSpec(_Frozen):
     @model_validator(mode="after")
     def _fits_together(self) -> "ImageSpec":
         for board in self.boards:
-            if board not in BOARDS_OF_BASE[self.base]:
+            if board not in DEVICE_TREES[self.base]:
                 raise ValueError(f'boards: {board} does not start with base "{self.base}"; it needs base "raspios"')
         names = [partition.name for partition in self.partitions]
         if names != ["boot", "root", "data"]:
