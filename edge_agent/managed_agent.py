@@ -4,11 +4,10 @@ import logging
 from collections.abc import Callable
 
 from edge_agent.app import AgentApp
-from edge_agent.console.cpu_targets import this_cpu
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
 from edge_agent.console.exit_codes import UserError
 from edge_agent.console.update_settings import trust_policy
-from edge_agent.engine_choice import allowed
+from edge_agent.engine_memory import fitting_artifacts, same_kind
 from edge_agent.model_store import ModelStore
 from edge_agent.protocol.manifest import Artifact, FileEntry, Manifest, Student
 from edge_agent.protocol.update_topics import UpdateTopics
@@ -59,8 +58,8 @@ def make_updater(
     updates = settings.updates
     policy = trust_policy(updates.trusted_keys, updates.allow_unsigned, settings.broker.host)
 
-    def entries(manifest: Manifest) -> list[FileEntry]:
-        return needed_files(settings, manifest)
+    def entries(manifest: Manifest, everything: bool) -> list[FileEntry]:
+        return needed_files(settings, manifest, None if everything else _active(store))
 
     def open_students(deployment: str, students: tuple[int, ...]) -> list[StudentSlot]:
         directory = store.disk.open(deployment)
@@ -80,23 +79,35 @@ def students_of(settings: AgentSettings, manifest: Manifest, assigned: tuple[int
     return tuple(int(index) for index in wanted if int(index) < len(manifest.students))
 
 
-def needed_files(settings: AgentSettings, manifest: Manifest) -> list[FileEntry]:
-    """What this device fetches; set to auto it may be given any student, when nobody can send it one."""
-    auto = settings.students == "auto"
-    needed = range(len(manifest.students)) if auto else students_of(settings, manifest, ())
-    if auto:
-        chosen = [choose_artifact(manifest.students[i], settings.engine, settings.precision) for i in needed]
-    else:  # all that it will time, to keep the fastest
-        chosen = [a for i in needed for a in fitting_artifacts(manifest.students[i], settings)]
-    return [manifest.golden_input, *chosen]
+def needed_files(
+    settings: AgentSettings, manifest: Manifest, before: DeploymentDirectory | None = None
+) -> list[FileEntry]:
+    """What this device fetches of a deployment; set to auto it may be given any student, when nobody can send it one.
+
+    With `before`, which ran here: of each network known from there, only the artifact of the kind that was chosen.
+    """
+    if settings.students == "auto":
+        smallest = [choose_artifact(student, settings.engine, settings.precision) for student in manifest.students]
+        return [manifest.golden_input, *smallest]
+    students = [manifest.students[index] for index in students_of(settings, manifest, ())]
+    return [manifest.golden_input, *(a for student in students for a in _to_fetch(settings, student, before))]
 
 
-def fitting_artifacts(student: Student, settings: AgentSettings) -> list[Artifact]:
-    """Artifacts for this CPU and these settings; UserError if there is none."""
-    fitting = allowed(student.artifacts, this_cpu(), settings.engine, settings.precision)
-    return [c.artifact for c in fitting if not c.refused] or [
-        choose_artifact(student, settings.engine, settings.precision)
-    ]
+def _to_fetch(settings: AgentSettings, student: Student, before: DeploymentDirectory | None) -> list[Artifact]:
+    """The kind that was chosen before, else all that will be timed; UserError if nothing runs here."""
+    wanted = settings.engine, settings.precision
+    known = same_kind(before, student, *wanted, settings.num_threads) if before is not None else None
+    if known is not None:
+        return [known]
+    return fitting_artifacts(student, *wanted) or [choose_artifact(student, *wanted)]
+
+
+def _active(store: ModelStore) -> DeploymentDirectory | None:
+    """The deployment that answers; None on a fresh device, and where it can't be read any more."""
+    try:
+        return store.active
+    except UserError:
+        return None
 
 
 def _adopt(store: ModelStore, settings: AgentSettings, directory: DeploymentDirectory) -> None:
@@ -108,4 +119,6 @@ def _adopt(store: ModelStore, settings: AgentSettings, directory: DeploymentDire
 
 
 def _open(settings: AgentSettings, deployment: DeploymentDirectory, index: int) -> StudentSlot:
-    return install_student(deployment, index, settings.engine, settings.precision, settings.num_threads)
+    # Of a kind that was chosen before, one file may be all that was fetched; set to auto, it always is.
+    alone = settings.students != "auto"
+    return install_student(deployment, index, settings.engine, settings.precision, settings.num_threads, alone)

@@ -52,11 +52,16 @@ class StudentSlot:
 
 
 def install_student(
-    deployment: DeploymentDirectory, index: int, engine: str, precision: str, num_threads: int
+    deployment: DeploymentDirectory,
+    index: int,
+    engine: str,
+    precision: str,
+    num_threads: int,
+    test_alone: bool = False,
 ) -> StudentSlot:
     """Load student `index` with the artifact that runs fastest here, timed once and remembered."""
     student = _student_of(deployment, index)
-    artifact, choice = chosen_artifact(deployment, student, engine, precision, num_threads)
+    artifact, choice = chosen_artifact(deployment, student, engine, precision, num_threads, test_alone)
     return replace(_open(deployment, student, artifact, num_threads), choice=choice)
 
 

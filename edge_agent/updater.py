@@ -35,9 +35,12 @@ _log = logging.getLogger("update")
 
 @dataclass(frozen=True)
 class StudentPlan:
-    """What this device needs of a deployment. `entries` and `open` may raise UserError: it can't be run here."""
+    """What this device needs of a deployment. `entries` and `open` may raise UserError: it can't be run here.
 
-    entries: Callable[[Manifest], list[FileEntry]]
+    `entries(manifest, everything)`: without `everything`, a choice made before may leave less to fetch.
+    """
+
+    entries: Callable[[Manifest, bool], list[FileEntry]]
     open: Callable[[str, tuple[int, ...]], list[StudentSlot]]
     students: Callable[[Manifest], tuple[int, ...]]
 
@@ -72,6 +75,7 @@ class Updater(Extension):
         self._now = 0.0
         self._activating = ""  # the last deployment that began to answer here
         self._committed: TrustedManifest | None = None
+        self._widened = ""  # a deployment of which less than everything did not do
         if fell_back:
             self._report.fell_back(fell_back)
 
@@ -161,7 +165,8 @@ class Updater(Extension):
             self._fail(target, error)
 
     def _prepare(self, desired: DesiredMessage, trusted: TrustedManifest) -> None:
-        target, entries = trusted.id, self._plan.entries(trusted.manifest)
+        target = trusted.id
+        entries = self._plan.entries(trusted.manifest, target == self._widened)
         if self._lanes.standby is not None and self._lanes.standby.deployment == target:
             self._lanes.shadow = desired.canaries is not None
             self._report.ready(target, self._lanes.standby.students, self._lanes.shadow)
@@ -215,7 +220,7 @@ class Updater(Extension):
 
     def _loaded(self, trusted: TrustedManifest, result: list[StudentSlot] | Exception) -> None:
         if isinstance(result, Exception):
-            if self._trusted is trusted:
+            if self._trusted is trusted and not self._widen(trusted, result):
                 self._fail(trusted.id, result)
             return
         if self._trusted is None or self._trusted.id != trusted.id:
@@ -231,6 +236,17 @@ class Updater(Extension):
             "deployment %s (%s, version %d) is ready", trusted.id, trusted.manifest.name, trusted.manifest.version
         )
         self._switch.prepared()
+
+    def _widen(self, trusted: TrustedManifest, error: Exception) -> bool:
+        """The kind of artifact that was chosen before does not work any more: fetch the others too, once."""
+        if self._desired is None or trusted.id == self._widened or not isinstance(error, UserError):
+            return False
+        if self._plan.entries(trusted.manifest, True) == self._plan.entries(trusted.manifest, False):
+            return False
+        _log.warning("deployment %s: %s; fetching all artifacts that fit", trusted.id, error)
+        self._widened = trusted.id
+        self._prepare(self._desired, trusted)
+        return True
 
     def _activate(self, lane: Lane | None) -> None:
         """From the first frame that the new students answer, a reboot comes back to them."""

@@ -236,6 +236,7 @@ def test_purge_clears_a_dead_device_and_refuses_a_live_one(site, observer):
     assert "online" in refused.stderr
     site.fleet.kill("spare-0")
     site.fleet.processes.pop("spare-0")
+    site.fleet.names.remove("spare-0")  # nobody waits for it any more
     observer.wait("will", lambda o: o.json("node/spare-0/state").get("state") == "offline")
     done = site.fleet.command("purge", "spare-0")
     assert done.returncode == 0, done.stderr
