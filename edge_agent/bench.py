@@ -5,23 +5,24 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.console.cpu_targets import this_cpu
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.energy import board_name, core_watts
-from edge_agent.engine_choice import Candidate, allowed, select
-from edge_agent.inference import golden_error
+from edge_agent.engine_choice import Candidate, allowed, select, try_artifact
 from edge_agent.protocol.manifest import Student
 from edge_agent.telemetry import DeviceSensors
-from edge_agent.trial import Trial, TrialFailedError, run_trial
+from edge_agent.trial import Trial
 
 MEASURE_S = 2.0  # per row; a median over hundreds of runs on x86, over dozens on a Pi
 COLUMNS = (
     "student", "engine", "precision", "target", "median ms", "p95 ms", "min ms", "peak RSS MB", "artifact kB",
-    "arena kB", "import ms", "mJ/inference", "error", "",
+    "arena kB", "import ms", "mJ/inference", "energy is", "throttled", "error", "",
 )  # fmt: skip
 
 
@@ -38,7 +39,8 @@ class BenchRow:
     trial: Trial | None
     error: float | None  # largest difference to the golden features
     refused: str
-    millijoules: float | None
+    millijoules: float | None  # for one inference
+    energy: Literal["measured", "estimated", "unknown"]
     energy_source: str  # 'hwmon', 'powercap', 'estimated: ...' or why there is none
     throttled: bool | None  # by the firmware, right after this row
     chosen: bool
@@ -62,19 +64,23 @@ def bench_student(directory: DeploymentDirectory, student: Student, num_threads:
     image = np.frombuffer(directory.read(manifest.golden_input), np.uint8).reshape(shape)
     candidates, throttled = [], []
     for candidate in allowed(student.artifacts, this_cpu()):
-        if candidate.refused:
-            candidates.append(candidate)
-        else:
-            path = directory.check(candidate.artifact)  # before an engine sees it
-            try:
-                trial = run_trial(path, candidate.artifact.engine, num_threads, image, MEASURE_S)
-                error = golden_error(np.asarray(trial.features, np.float32), student.golden.features)
-                candidates.append(Candidate(candidate.artifact, trial, error))
-            except TrialFailedError as failure:
-                candidates.append(Candidate(candidate.artifact, refused=str(failure)))
+        candidates.append(
+            candidate if candidate.refused else _measure(directory, candidate, student, image, num_threads)
+        )
         throttled.append(DeviceSensors().throttled())
     chosen = select(candidates, student.golden.tolerance)
     return [_row(student, c, t, c is chosen) for c, t in zip(candidates, throttled, strict=True)]
+
+
+def _measure(
+    directory: DeploymentDirectory, candidate: Candidate, student: Student, image: NDArray[np.uint8], num_threads: int
+) -> Candidate:
+    """One row's figures. A file that is damaged, or was never fetched, is a row that says so."""
+    try:
+        directory.check(candidate.artifact)  # before an engine sees it
+    except UserError as error:
+        return Candidate(candidate.artifact, refused=str(error))
+    return try_artifact(directory.path, candidate.artifact, student, image, num_threads, MEASURE_S)
 
 
 def estimate_millijoules(cpu_us: float, board: str) -> tuple[float | None, str]:
@@ -101,15 +107,21 @@ def _students(directory: DeploymentDirectory, wanted: Sequence[int] | None) -> l
 
 def _row(student: Student, candidate: Candidate, throttled: bool | None, chosen: bool) -> BenchRow:
     artifact, trial = candidate.artifact, candidate.trial
-    millijoules, source = None, ""
-    if trial is not None and trial.joules is not None:
-        millijoules, source = trial.joules * 1e3, trial.meter
-    elif trial is not None:
-        millijoules, source = estimate_millijoules(trial.cpu_us, board_name())
     return BenchRow(
         student.index, artifact.file, artifact.engine, artifact.precision, artifact.target, artifact.size_bytes,
-        trial, candidate.error if trial else None, candidate.refused, millijoules, source, throttled, chosen,
+        trial, candidate.error if trial else None, candidate.refused,
+        *energy_of(trial, board_name()), throttled, chosen,
     )  # fmt: skip
+
+
+def energy_of(trial: Trial | None, board: str) -> tuple[float | None, Literal["measured", "estimated", "unknown"], str]:
+    """Millijoules of one inference, how they are known, and whence: a meter's word before an estimate."""
+    if trial is None:
+        return None, "unknown", ""
+    if trial.joules is not None:
+        return trial.joules * 1e3, "measured", trial.meter
+    millijoules, source = estimate_millijoules(trial.cpu_us, board)
+    return millijoules, "unknown" if millijoules is None else "estimated", source
 
 
 def _json_text(directory: DeploymentDirectory, rows: Sequence[BenchRow], num_threads: int) -> str:
@@ -132,10 +144,8 @@ def _table_text(directory: DeploymentDirectory, rows: Sequence[BenchRow], num_th
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     sources = sorted({row.energy_source for row in rows if row.energy_source})
-    throttled = [row.throttled for row in rows]
-    state = "not known" if all(t is None for t in throttled) else "YES" if any(throttled) else "no"
     head = f"deployment {directory.id} on {board_name() or platform.machine()}, {num_threads} thread(s)"
-    return "\n".join([head, *lines, f"energy: {'; '.join(sources) or 'not known'}", f"throttled: {state}"])
+    return "\n".join([head, *lines, f"energy: {'; '.join(sources) or 'not known'}"])
 
 
 def _cells(row: BenchRow) -> tuple[str, ...]:
@@ -147,6 +157,7 @@ def _cells(row: BenchRow) -> tuple[str, ...]:
         *head, f"{trial.median_us / 1e3:.3f}", f"{trial.p95_us / 1e3:.3f}", f"{trial.fastest_us / 1e3:.3f}",
         f"{trial.peak_rss_bytes / 1e6:.1f}", f"{row.size_bytes / 1e3:.0f}",
         "" if trial.arena_bytes is None else f"{trial.arena_bytes / 1e3:.0f}", f"{trial.import_ms:.0f}",
-        "" if row.millijoules is None else f"{row.millijoules:.3f}", f"{row.error:.3g}",
+        "" if row.millijoules is None else f"{row.millijoules:.3f}", row.energy,
+        {None: "not known", True: "YES", False: "no"}[row.throttled], f"{row.error:.3g}",
         "chosen" if row.chosen else "",
     )  # fmt: skip

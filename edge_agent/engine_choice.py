@@ -11,7 +11,7 @@ from edge_agent.console.cpu_targets import CPUFeatures, this_cpu, why_unfit
 from edge_agent.console.exit_codes import UserError
 from edge_agent.inference import golden_error
 from edge_agent.protocol.manifest import Artifact, Student
-from edge_agent.trial import Trial, TrialFailedError, run_trial
+from edge_agent.trial import TRIAL_S, Trial, TrialFailedError, run_trial
 
 # Two artifacts within 3 % are equally fast on a device that does other things too: the truer one wins.
 EQUALLY_FAST = 1.03
@@ -71,7 +71,7 @@ def choose_engine(
     Each runs in a process of its own, so one that crashes is refused and the agent goes on. UserError if none agrees.
     """
     candidates = tuple(
-        candidate if candidate.refused else _try(folder, candidate.artifact, student, golden_input, num_threads)
+        candidate if candidate.refused else try_artifact(folder, candidate.artifact, student, golden_input, num_threads)
         for candidate in allowed(student.artifacts, this_cpu(), engine, precision)
     )
     chosen = select(candidates, student.golden.tolerance)
@@ -81,9 +81,17 @@ def choose_engine(
     return EngineChoice(chosen, candidates)
 
 
-def _try(folder: Path, artifact: Artifact, student: Student, image: NDArray[np.uint8], num_threads: int) -> Candidate:
+def try_artifact(
+    folder: Path,
+    artifact: Artifact,
+    student: Student,
+    image: NDArray[np.uint8],
+    num_threads: int,
+    seconds: float = TRIAL_S,
+) -> Candidate:
+    """Run one artifact on the golden input in a process of its own; what goes wrong is in the candidate."""
     try:
-        trial = run_trial(folder / artifact.file, artifact.engine, num_threads, image)
+        trial = run_trial(folder / artifact.file, artifact.engine, num_threads, image, seconds)
     except TrialFailedError as error:
         return Candidate(artifact, refused=str(error))
     if len(trial.features) != student.width:

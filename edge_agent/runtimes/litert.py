@@ -19,6 +19,11 @@ from edge_agent.runtimes.student_runtime import (
 
 LITERT_PIP_LINE = "pip install 'ai-edge-litert==2.1.6'"
 LITERT_MACHINES = ("x86_64", "aarch64", "arm64", "AMD64")
+# Its XNNPACK only knows float32. WRN-16-1, x86_64, one thread; docs/runtimes.md has the run.
+SLOW_INT8 = (
+    "tflite-runtime runs int8 and dynamic-range files about 4 times slower than float32 "
+    "(2126 and 2028 against 505 us for WRN-16-1)"
+)
 TFLITE_MAGIC = b"TFL3"  # flatbuffers keep the file identifier at offset 4
 
 _log = logging.getLogger(__name__)
@@ -75,12 +80,8 @@ def open_tflite(path: Path, num_threads: int) -> LiteRTRuntime:
             f"{reason[-1] if reason else type(error).__name__}"
         ) from error
     runtime = LiteRTRuntime(interpreter, f"{package} {metadata.version(package)}", path)
-    if package == "tflite-runtime" and runtime.quantization is not None:
-        # 2126 against 505 us for WRN-16-1 on x86_64: its XNNPACK only knows float32 (docs/runtimes.md).
-        _log.warning(
-            "%s: tflite-runtime runs int8 about 4 times slower than float32; prefer a float32 artifact or %s",
-            path.name, LITERT_PIP_LINE,
-        )  # fmt: skip
+    if package == "tflite-runtime" and _has_int8_weights(interpreter):
+        _log.warning("%s: %s; prefer a float32 artifact, or %s", path.name, SLOW_INT8, LITERT_PIP_LINE)
     return runtime
 
 
@@ -124,6 +125,11 @@ def _check_types(path: Path, input_type: type, output_type: type) -> None:
             f"{path}: takes {np.dtype(input_type)} and gives {np.dtype(output_type)}, "
             "expected uint8 -> int8 or float32 -> float32"
         )
+
+
+def _has_int8_weights(interpreter: Any) -> bool:
+    """Whether it computes in int8: full int8 files, and those of dynamic range, whose features are float32."""
+    return any(tensor["dtype"] == np.int8 for tensor in interpreter.get_tensor_details())
 
 
 def _quantization_of(output: dict[str, Any]) -> tuple[float, int] | None:

@@ -1,7 +1,10 @@
 """The runtimes on real files, good and bad; the choice between them as pure logic."""
 
+import dataclasses
+import hashlib
 import json
 import platform
+import re
 import shutil
 import struct
 import subprocess
@@ -11,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.bench import estimate_millijoules, run_bench
+from edge_agent.bench import energy_of, estimate_millijoules, run_bench
+from edge_agent.cli import main
 from edge_agent.console.cpu_targets import ANY_TARGET, CPUFeatures, why_unfit
 from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.console.exit_codes import ExitCode, UserError
@@ -22,6 +26,9 @@ from edge_agent.runtimes import EngineError, open_runtime
 from edge_agent.runtimes.litert import find_interpreter
 from edge_agent.runtimes.student_runtime import MissingEngineError
 from edge_agent.runtimes.tvm import check_elf
+from edge_agent.runtimes.tvm_library import find_library, load_library
+from edge_agent.runtimes.tvm_library import main as extract
+from edge_agent.student_slot import open_student
 from edge_agent.trial import Trial, TrialFailedError, run_trial
 
 PI3 = CPUFeatures("aarch64", frozenset({"fp", "asimd", "crc32"}))
@@ -56,6 +63,19 @@ def test_an_answer_belongs_to_the_caller(tiny, golden_image):
     kept = first.copy()
     runtime.run(255 - golden_image)
     np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_agent_runs_its_student_on_as_many_threads_as_it_is_told(tiny, threads):
+    code = """import os, sys
+from edge_agent import cli  # before NumPy: it keeps BLAS to one thread
+from edge_agent.roles import build_agent
+from edge_agent.settings import AgentSettings
+settings = {"students": (0,), "engine": "tflite", "precision": "float32"}
+agent = build_agent(AgentSettings(deployment=sys.argv[1], num_threads=int(sys.argv[2]), **settings))
+print(len(os.listdir("/proc/self/task")))"""
+    found = subprocess.run([sys.executable, "-c", code, tiny, str(threads)], capture_output=True, text=True)
+    assert found.stdout.strip() == str(threads), found.stderr
 
 
 def test_threads_change_nothing_but_time(tiny, golden_image):
@@ -131,20 +151,89 @@ def test_tflite_runtime_with_numpy_2_is_explained(monkeypatch):
         find_interpreter()
 
 
-def test_a_named_tvm_runtime_that_is_not_there_is_said(monkeypatch, tmp_path):
-    from edge_agent.runtimes.tvm_library import find_library
+def test_a_32_bit_system_is_told_that_it_needs_a_64_bit_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setattr("edge_agent.runtimes.litert.platform.machine", lambda: "armv7l")
+    with pytest.raises(MissingEngineError, match=r"no TFLite interpreter for a armv7l CPU.*needs a 64-bit system"):
+        find_interpreter()
 
+
+def test_a_package_that_is_there_but_broken_says_why(monkeypatch):
+    """As on a system whose libc is too old for the wheel."""
+    broken = ImportError("libm.so.6: version `GLIBC_2.29' not found", name="_pywrap", path="/usr/lib/x.so")
+    monkeypatch.setattr("builtins.__import__", _failing("ai_edge_litert.interpreter", broken, __import__))
+    with pytest.raises(MissingEngineError, match=r"does not start \(libm.so.6: version .*\): pip install"):
+        find_interpreter()
+
+
+def _failing(name, error, real_import):
+    def importer(wanted, *arguments, **more):
+        if wanted == name:
+            raise error
+        return real_import(wanted, *arguments, **more)
+
+    return importer
+
+
+def test_tflite_runtimes_slow_path_is_warned_of_with_numbers(tiny, monkeypatch, caplog):
+    """LiteRT's interpreter stands in for tflite-runtime's, which has the same interface and needs NumPy 1."""
+    from ai_edge_litert import interpreter
+
+    monkeypatch.setitem(sys.modules, "tflite_runtime", interpreter)
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", interpreter)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setattr("edge_agent.runtimes.litert.metadata.version", lambda _: "2.14.0")
+    monkeypatch.setattr(np, "__version__", "1.26.4")
+    assert open_runtime(tiny / "student-0.float32.tflite", "tflite").engine_version == "tflite-runtime 2.14.0"
+    assert caplog.text == ""
+    open_runtime(tiny / "student-0.int8.tflite", "tflite")
+    assert "student-0.int8.tflite: tflite-runtime runs int8 and dynamic-range files about 4 times slower" in caplog.text
+    assert "2126 and 2028 against 505 us" in caplog.text
+    assert "pip install 'ai-edge-litert==" in caplog.text
+
+
+def test_without_tvm_ffi_the_pip_line_is_said(monkeypatch, tmp_path):
+    (tmp_path / "libtvm_runtime.so").write_bytes(b"\x7fELF")
+    monkeypatch.setenv("NONN_TVM_RUNTIME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tvm_ffi", None)
+    with pytest.raises(
+        MissingEngineError, match=r"TVM students need tvm_ffi .*pip install 'apache-tvm-ffi=="
+    ) as caught:
+        load_library()
+    assert caught.value.exit_code == ExitCode.UNAVAILABLE
+
+
+def test_a_tvm_runtime_of_another_platform_is_said(monkeypatch, tmp_path):
+    pytest.importorskip("tvm_ffi")
+    (tmp_path / "libtvm_runtime.so").write_bytes(b"\x7fELF")
+    monkeypatch.setenv("NONN_TVM_RUNTIME", str(tmp_path))
+    with pytest.raises(MissingEngineError, match=r"libtvm_runtime.so: does not load here"):
+        load_library()
+
+
+def test_a_student_that_takes_other_images_than_its_manifest_says_is_refused(tiny, tmp_path):
+    """A file of another deployment under the right name, listed with its own hash."""
+    folder = Path(shutil.copytree(tiny, tmp_path / "d"))
+    content = json.loads((folder / "manifest.json").read_text())
+    content["input"]["width"], content["golden_input"]["size_bytes"] = 16, 8 * 16
+    golden = bytes(8 * 16)
+    content["golden_input"]["sha256"] = hashlib.sha256(golden).hexdigest()
+    (folder / content["golden_input"]["file"]).write_bytes(golden)
+    (folder / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"image \(8, 8, 1\) -> 5 features, the manifest says \(8, 16, 1\) -> 5"):
+        open_student(open_deployment(folder), 0, "tflite", "int8", 1)
+
+
+def test_a_named_tvm_runtime_that_is_not_there_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("NONN_TVM_RUNTIME", str(tmp_path))
     with pytest.raises(MissingEngineError, match="NONN_TVM_RUNTIME"):
         find_library()
 
 
 def test_a_wheel_without_the_runtime_is_refused(tmp_path, capsys):
-    from edge_agent.runtimes.tvm_library import main
-
     (tmp_path / "apache_tvm-0.1-py3-none-any.whl").write_bytes(b"no zip")
-    assert main([str(tmp_path / "apache_tvm-0.1-py3-none-any.whl"), str(tmp_path)]) == ExitCode.UNAVAILABLE
-    assert main([str(tmp_path / "numpy-2.0-none.whl"), str(tmp_path)]) == ExitCode.UNAVAILABLE
+    assert extract([str(tmp_path / "apache_tvm-0.1-py3-none-any.whl"), str(tmp_path)]) == ExitCode.UNAVAILABLE
+    assert extract([str(tmp_path / "numpy-2.0-none.whl"), str(tmp_path)]) == ExitCode.UNAVAILABLE
     assert "expected a wheel of apache-tvm" in capsys.readouterr().err
 
 
@@ -219,19 +308,68 @@ def test_a_crash_of_the_engine_is_reported_not_shared(golden_image, monkeypatch,
         run_trial(tmp_path / "student.so", "tvm", 1, golden_image)
 
 
-def test_bench_prints_a_table_and_json(tiny, capsys, monkeypatch):
+def test_bench_prints_a_table(tiny, capsys, monkeypatch):
     monkeypatch.setattr("edge_agent.bench.MEASURE_S", 0.05)
     assert run_bench(tiny, [1], 1, json=False) == ExitCode.OK
     table = capsys.readouterr().out
     assert table.count("tflite") == 2
     assert table.count("chosen") == 1
-    assert run_bench(tiny, [1], 1, json=True) == ExitCode.OK
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    titles = re.split(r"  +", table.splitlines()[1].strip())
+    assert titles == [
+        "student", "engine", "precision", "target", "median ms", "p95 ms", "min ms", "peak RSS MB", "artifact kB",
+        "arena kB", "import ms", "mJ/inference", "energy is", "throttled", "error",
+    ]  # fmt: skip
+
+
+def test_bench_as_json_has_every_figure_of_every_row(tiny, capsys, monkeypatch):
+    monkeypatch.setattr("edge_agent.bench.MEASURE_S", 0.05)
+    monkeypatch.setattr("edge_agent.bench.board_name", lambda: "Raspberry Pi 4 Model B Rev 1.5")
+    assert main(["bench", "--deployment", str(tiny), "--students", "1", "--json"]) == ExitCode.OK
+    document = json.loads(capsys.readouterr().out)
+    directory = open_deployment(tiny)
+    assert (document["deployment"], document["num_threads"]) == (directory.id, 1)
+    assert document["board"] == "Raspberry Pi 4 Model B Rev 1.5"
+    rows = document["rows"]
     assert {row["precision"] for row in rows} == {"float32", "int8"}
     for row in rows:
-        assert 0 < row["trial"]["fastest_us"] <= row["trial"]["median_us"] <= row["trial"]["p95_us"]
-        assert 10e6 < row["trial"]["peak_rss_bytes"] < 90e6
-        assert row["trial"]["arena_bytes"] > 0
+        trial, listed = row["trial"], {a.file: a.size_bytes for a in directory.manifest.students[1].artifacts}
+        assert 0 < trial["fastest_us"] <= trial["median_us"] <= trial["p95_us"]
+        assert 10e6 < trial["peak_rss_bytes"] < 90e6
+        assert trial["arena_bytes"] > 0
+        assert trial["import_ms"] > 0
+        assert row["size_bytes"] == listed[row["file"]]
+        assert row["error"] <= directory.manifest.students[1].golden.tolerance
+        assert row["throttled"] in (True, False, None)
+        assert row["millijoules"] > 0
+        if trial["joules"] is None:  # no power sensor: told to be a Pi 4, it estimates
+            assert row["energy"] == "estimated"
+            assert row["energy_source"].startswith("estimated: 0.93 W per busy core")
+            assert row["millijoules"] == pytest.approx(trial["cpu_us"] * 0.93 / 1e3, abs=1e-6)
+        else:
+            assert row["energy"] == "measured"
+    assert [row["chosen"] for row in rows].count(True) == 1
+
+
+def test_bench_says_of_a_damaged_or_absent_file_that_it_is(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("edge_agent.bench.MEASURE_S", 0.05)
+    folder = Path(shutil.copytree(tiny, tmp_path / "d"))
+    (folder / "student-0.int8.tflite").write_bytes(b"TFL3")
+    assert run_bench(folder, [0], 1, json=False) == ExitCode.OK
+    assert "refused:" in capsys.readouterr().out
+    (folder / "student-0.float32.tflite").unlink()
+    assert run_bench(folder, [0], 1, json=True) == ExitCode.FAILED
+    refused = {row["file"]: row["refused"] for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert "4 bytes, the manifest says" in refused["student-0.int8.tflite"]
+    assert "No such file or directory" in refused["student-0.float32.tflite"]
+
+
+def test_energy_is_measured_before_it_is_estimated_and_labelled():
+    trial = _candidate("x", 100, 0.0).trial
+    measured = dataclasses.replace(trial, joules=0.002, meter="hwmon")
+    assert energy_of(measured, "Raspberry Pi 4 Model B") == (2.0, "measured", "hwmon")
+    guessed = dataclasses.replace(trial, cpu_us=1000.0)
+    assert energy_of(guessed, "Raspberry Pi 5 Model B")[:2] == (1.4, "estimated")
+    assert energy_of(guessed, "Colossus")[:2] == (None, "unknown")
 
 
 def test_bench_refuses_students_that_are_not_there(tiny):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from edge_agent.console.cpu_targets import REQUIRED_FEATURES, this_cpu, why_unfit
+from edge_agent.console.cpu_targets import REQUIRED_FEATURES, CPUFeatures, this_cpu, why_unfit
 from edge_agent.runtimes import EngineError, open_runtime
 from trainer.tvm_export.cpus import AVX2, AVX512, CORTEX_A53, CORTEX_A76, choose_tile
 from trainer.tvm_export.layers import Group, Halo, Network, Source, Step, Tensor, Window
@@ -159,6 +159,23 @@ def test_a_module_of_another_tvm_is_refused(tiny, tmp_path, monkeypatch):
         compiled = compile_student(tiny / "student-0.float32.tflite", tmp_path / "old.so", RUNNABLE[-1])
     with pytest.raises(EngineError, match=r"compiled by TVM 0\.1\.0, the runtime here is"):
         open_runtime(compiled.path, "tvm")
+
+
+def test_a_module_for_a_better_cpu_of_this_architecture_is_refused(tiny, tmp_path, monkeypatch):
+    """As an A76's on a Pi 3: the file loads, its first instruction that is not there would kill the agent."""
+    path = compile_student(tiny / "student-0.float32.tflite", tmp_path / "v.so", RUNNABLE[-1]).path
+    least = CPUFeatures(this_cpu().machine, frozenset())
+    monkeypatch.setattr("edge_agent.runtimes.tvm.this_cpu", lambda: least)
+    with pytest.raises(EngineError, match=f"compiled for {RUNNABLE[-1]}: needs "):
+        open_runtime(path, "tvm")
+
+
+def test_threads_are_for_litert_and_a_warning_says_so(tiny, tmp_path, caplog):
+    path = compile_student(tiny / "student-0.float32.tflite", tmp_path / "t.so", RUNNABLE[-1]).path
+    open_runtime(path, "tvm", 1)
+    assert caplog.text == ""
+    open_runtime(path, "tvm", 3)
+    assert "t.so: TVM students run on one thread; num_threads = 3 is for LiteRT" in caplog.text
 
 
 def test_int8_files_unknown_targets_and_damage_are_refused(tiny, tmp_path):
