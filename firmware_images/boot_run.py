@@ -1,7 +1,7 @@
 """One boot test under way: what it works with, what it saw, and the steps that every kind of device goes through."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +81,7 @@ class BootRun:
             options.machine, self.kernel, self.card, self.work / f"serial-{start}.log", options.niceness,
             CAMERA_MODULE if options.camera else "", self.ports,
         )  # fmt: skip
+        self.session = max(self.session, self.observer.session)  # the program may have started again meanwhile
         with RunningMachine(command, self.work / f"qemu-{start}.log") as machine:
             birth = self.observer.wait_for_birth(self.session, machine.started_s + options.timeout_s)
             if birth is None:
@@ -101,19 +102,23 @@ class BootRun:
         self.report.seconds |= {f"{what}, wall": wall, f"{what}, CPU": cpu}
         self.report.note(f"{what} after {wall} s ({cpu} CPU s)")
 
-    def updated(self, machine: RunningMachine, wanted: str, when: str) -> bool:
-        """Send frames until the device answers with `wanted`."""
+    def sends_until(self, reached: Callable[[], bool]) -> bool:
+        """Send a frame now and then until `reached`; whether it was in time."""
         [image] = boot_images(self.deployment, 1)
         next_frame_s = 0.0
 
-        def reached() -> bool:
+        def looked() -> bool:
             nonlocal next_frame_s
             if time.monotonic() >= next_frame_s:
                 next_frame_s = time.monotonic() + FRAME_PERIOD_S
                 self.observer.send_frame(time.time_ns() // 1000, image)
-            return self.observer.deployment == wanted
+            return reached()
 
-        if self.observer.wait_until(reached, time.monotonic() + self.options.timeout_s):
+        return self.observer.wait_until(looked, time.monotonic() + self.options.timeout_s)
+
+    def updated(self, machine: RunningMachine, wanted: str, when: str) -> bool:
+        """Send frames until the device answers with `wanted`."""
+        if self.sends_until(lambda: self.observer.deployment == wanted):
             self.took(f"{when}: answers with the deployment that it received", machine)
             return True
         seen = self.observer.update

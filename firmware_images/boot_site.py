@@ -4,11 +4,13 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.protocol.broker import BrokerSettings
+from edge_agent.protocol.device_card import CARD_FILE
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.feature_message import FeatureMessage, decode_features
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
@@ -17,6 +19,9 @@ from edge_agent.protocol.prediction_message import PredictionMessage, decode_pre
 from edge_agent.protocol.status import NodeInfo, NodeState, decode_status
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.protocol.update_messages import NodeUpdate, decode_update
+from firmware_images import programs
+from firmware_images.disk_files import image_extents, write_fat_file
+from firmware_images.first_boot.card_deployment import CARD_FOLDER
 
 HOST_SEEN_BY_GUEST = "10.0.2.2"  # QEMU's user network maps it to the host's loopback
 SITE = "boot-test"
@@ -61,6 +66,11 @@ class SiteObserver:
             (self._topics.prediction(SOURCE), 1),
         ]
         self._link = MqttLink(login, f"boot-test-observer-{device}", subscriptions)
+
+    @property
+    def session(self) -> int:
+        """The device's last start of its program."""
+        return self._info.session if self._info else 0
 
     @property
     def deployment(self) -> str:
@@ -135,3 +145,16 @@ class SiteObserver:
             self.camera_answers += 1
         else:
             self._features[features.frame_id, topic.student] = features
+
+
+def write_card(image: Path, card: Path, settings: str, size_bytes: int = 0, deployment: Path | None = None) -> None:
+    """Copy the image onto a card, larger if need be; settings and deployment go where a person would put them."""
+    programs.run(["cp", "--sparse=always", "--reflink=auto", image, card])
+    with card.open("r+b") as file:
+        file.truncate(max(size_bytes, card.stat().st_size))
+    text = card.with_suffix(".toml")
+    text.write_text(settings)
+    boot = image_extents(card)[0]
+    write_fat_file(card, boot, text, CARD_FILE)
+    if deployment is not None:
+        write_fat_file(card, boot, deployment.resolve(), CARD_FOLDER)

@@ -4,11 +4,9 @@ import json
 import shutil
 import tomllib
 from contextlib import ExitStack
-from pathlib import Path
 
 from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.console.exit_codes import ExitCode, UserError
-from edge_agent.protocol.device_card import CARD_FILE
 from edge_agent.student_slot import open_student
 from firmware_images import programs
 from firmware_images.boot_agent import run_agent
@@ -16,10 +14,8 @@ from firmware_images.boot_coordinator import BootSite, HubSite
 from firmware_images.boot_hub import run_hub
 from firmware_images.boot_inspection import DeviceShell
 from firmware_images.boot_run import BootReport, BootRun, BootTestOptions
-from firmware_images.boot_site import SiteObserver, free_port
+from firmware_images.boot_site import SiteObserver, free_port, write_card
 from firmware_images.card_report import inspect_card
-from firmware_images.disk_files import image_extents, write_fat_file
-from firmware_images.first_boot.card_deployment import CARD_FOLDER
 from firmware_images.qemu_machine import take_kernel
 
 # QEMU's SD card wants a power of two; larger than the image, so that something is left to grow into.
@@ -50,7 +46,7 @@ def boot_test(options: BootTestOptions) -> int:
     words += ["--camera", "v4l2", "--frames-per-s", 1] if options.camera else []
     words += ["--ssh-key", shell.public_key] if shell else []
     text = site.card(device, [student.index for student in deployment.manifest.students], *words)
-    prepare_card(options.image, card, text, options.deployment if is_hub else None)
+    write_card(options.image, card, text, CARD_BYTES, options.deployment if is_hub else None)
     with ExitStack() as stack:
         stack.enter_context(site)
         observer = SiteObserver(site.login(), device)
@@ -63,16 +59,3 @@ def boot_test(options: BootTestOptions) -> int:
     (work / "report.json").write_text(json.dumps(vars(report), indent=1) + "\n")
     report.note(f"{options.machine}: {'failed: ' + '; '.join(report.failures) if report.failures else 'passed'}")
     return ExitCode.FAILED if report.failures else ExitCode.OK
-
-
-def prepare_card(image: Path, card: Path, settings: str, deployment: Path | None) -> None:
-    """Copy the image onto a larger card; settings and first deployment go where a person would put them."""
-    programs.run(["cp", "--sparse=always", "--reflink=auto", image, card])
-    with card.open("r+b") as file:
-        file.truncate(CARD_BYTES)
-    text = card.with_suffix(".toml")
-    text.write_text(settings)
-    boot = image_extents(card)[0]
-    write_fat_file(card, boot, text, CARD_FILE)
-    if deployment is not None:
-        write_fat_file(card, boot, deployment.resolve(), CARD_FOLDER)

@@ -101,6 +101,11 @@ def _add_boot_test(add_parser: AddParser) -> None:
     boot.add_argument("--camera", action="store_true", help="let the device answer images of a virtual V4L2 camera too")
     boot.add_argument("--inspect", action="store_true", help="look around over ssh: units, mounts, restrictions, times")
     boot.add_argument("--tvm-deployment", type=Path, help="a second agent answers with its TVM students")
+    boot.add_argument(
+        "--trouble",
+        choices=("small-card", "full-card", "no-network"),
+        help="start a bad card instead: it has to say so",
+    )
     boot.add_argument("--nice", type=int, default=10, help="QEMU's niceness [10]")
     boot.set_defaults(job=_boot_test)
 
@@ -162,6 +167,11 @@ def _deb(arguments: argparse.Namespace) -> int:
 
 
 def _boot_test(arguments: argparse.Namespace) -> int:
+    if arguments.trouble is not None:
+        from firmware_images.boot_trouble import trouble_test
+
+        where = (arguments.image, arguments.machine, arguments.trouble, arguments.work)
+        return trouble_test(*where, arguments.timeout, arguments.nice)
     from firmware_images.boot_run import BootTestOptions
     from firmware_images.boot_test import boot_test
 

@@ -45,28 +45,42 @@ def take_kernel(card: Path, folder: Path) -> Kernel:
 
 
 def qemu_command(
-    machine: str, kernel: Kernel, card: Path, serial_log: Path, niceness: int, extra: str, ports: Mapping[int, int]
+    machine: str,
+    kernel: Kernel,
+    card: Path,
+    serial_log: Path,
+    niceness: int,
+    extra: str,
+    ports: Mapping[int, int] | None,
 ) -> list[str]:
-    """Return QEMU's command line; it starts with the clock in 1970, as a Pi does. `ports`: ours -> the device's."""
+    """Return QEMU's command line; it starts with the clock in 1970, as a Pi does.
+
+    `ports`: ours -> the device's; None: nothing is plugged into its network socket, not even the socket.
+    """
     words = kernel.command_line.split()
     # QEMU resets at the first write to the Pi's watchdog; on hardware it stays on.
     added = ["systemd.watchdog_sec=0", *extra.split()]
     if machine == "raspi3b":
         # The serial console is the second port: Bluetooth has the first.
         specific = ["-M", "raspi3b", "-dtb", str(kernel.device_tree), "-drive", f"if=sd,format=raw,file={card}"]
-        specific += ["-usb", "-device", "usb-net,netdev=n0", "-serial", "null"]
+        specific += ["-serial", "null"]
+        network_card = ["-usb", "-device", "usb-net,netdev=n0"]
         added.append(f"modprobe.blacklist={RASPI3B_BLACKLIST}")
     else:
         words = [word for word in words if not word.startswith("console=")] + ["console=ttyAMA0"]
         specific = ["-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "1024"]
         specific += ["-drive", f"if=none,id=d0,format=raw,file={card}", "-device", "virtio-blk-device,drive=d0"]
-        specific += ["-device", "virtio-net-device,netdev=n0", "-device", "virtio-rng-device"]
+        specific += ["-device", "virtio-rng-device"]
+        network_card = ["-device", "virtio-net-device,netdev=n0"]
         specific += ["-rtc", "base=1970-01-01T00:00:00,clock=vm"]
-    network = ",".join(["user,id=n0", *(f"hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in ports.items())])
+    network = ["-nic", "none"]
+    if ports is not None:
+        forwards = [f"hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in ports.items()]
+        network = ["-netdev", ",".join(["user,id=n0", *forwards]), *network_card]
     return [
         "nice", "-n", str(niceness), "qemu-system-aarch64", *specific,
         "-kernel", str(kernel.kernel), "-initrd", str(kernel.initramfs), "-append", " ".join([*words, *added]),
-        "-netdev", network, "-serial", f"file:{serial_log}", "-display", "none", "-monitor", "none", "-no-reboot",
+        *network, "-serial", f"file:{serial_log}", "-display", "none", "-monitor", "none", "-no-reboot",
     ]  # fmt: skip
 
 

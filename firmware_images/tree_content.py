@@ -21,6 +21,7 @@ SITE = f"/{PROGRAM_FOLDER}/site"
 INTERNAL_PROGRAMS = {
     "first-boot": "firmware_images.first_boot.program:main",
     "report-problems": "firmware_images.first_boot.problem_report:main",
+    "report-network": "firmware_images.first_boot.network_report:main",
 }
 
 
