@@ -1,5 +1,6 @@
 """Stands before every page: foreign hosts and pages, floods, login, read-only mode, security headers."""
 
+import asyncio
 import math
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
@@ -19,6 +20,8 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+# Who asks too often waits for the refusal: a client that only repeats itself cannot repeat itself faster than this.
+REFUSAL_DELAY_S = 0.5
 
 
 class Gate:
@@ -38,6 +41,8 @@ class Gate:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] == 429:
+                    await asyncio.sleep(REFUSAL_DELAY_S)
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)

@@ -24,7 +24,7 @@ from coordinator.web.deploys import (
 from coordinator.web.gate import Gate, refused
 from coordinator.web.snapshot import ShownDeployment
 from coordinator.web.streams import MAX_STREAMS, Broadcast, EventStream
-from coordinator.web.uploads import ImageDesk, Refusal, read_body
+from coordinator.web.uploads import ImageDesk, Refusal, UploadPace, read_body
 from coordinator.web.view import describe_deployment
 from edge_agent import __version__
 from edge_agent.console.exposition import CONTENT_TYPE
@@ -81,6 +81,7 @@ class _Pages:
         self._settings, self._access, self._broadcast = settings, access, broadcast
         self._desk, self._live = desk, live
         self._deploys = DeployDesk(settings)
+        self._pace = UploadPace()
         # All files in memory: what is not in this dictionary cannot be asked for, whatever the path looks like.
         folder = resources.files("coordinator.web") / "static"
         self._files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
@@ -97,7 +98,7 @@ class _Pages:
     async def log_in(self, request: Request) -> Response:
         if wait_s := self._access.logins.take(request.scope["caller"].address):
             return refused(429, "too many attempts", wait_s)
-        form = parse_qs((await read_body(request, MAX_FORM_BYTES)).decode(errors="replace"))
+        form = parse_qs((await read_body(request, self._pace, MAX_FORM_BYTES)).decode(errors="replace"))
         session = self._access.log_in(form.get("token", [""])[0])
         if session is None:
             return self._file("login.html", request, status=401)
@@ -141,16 +142,16 @@ class _Pages:
     async def classify(self, request: Request) -> Response:
         if wait_s := self._access.images.take(request.scope["caller"].address):
             raise Refusal(429, "too many images; programs send frames over MQTT", wait_s)
-        return JSONResponse(await self._desk.classify(await read_body(request)))
+        return JSONResponse(await self._desk.classify(await read_body(request, self._pace)))
 
     async def deploy(self, request: Request) -> Response:
         options = self._deploy_options(request)
-        content = await read_body(request, MAX_BUNDLE_BYTES, BUNDLE_TIMEOUT_S, "the bundle")
+        content = await read_body(request, self._pace, MAX_BUNDLE_BYTES, BUNDLE_TIMEOUT_S, "the bundle")
         return JSONResponse(await self._deploys.deploy(content, options), 202)
 
     async def roll_back(self, request: Request) -> Response:
         options = self._deploy_options(request)
-        content = await read_body(request, MAX_ORDER_BYTES, what="the order")
+        content = await read_body(request, self._pace, MAX_ORDER_BYTES, what="the order")
         return JSONResponse(await self._deploys.roll_back(content, options), 202)
 
     def _deploy_options(self, request: Request) -> DeployOptions:

@@ -1,6 +1,7 @@
 """An image from a page to the fleet and its answer back: limits, decoding, one at a time."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ MAX_UPLOAD_BYTES = 12_000_000  # a phone's JPEG has 3 to 8 MB
 # A refused upload is read to here, so that its sender sees the answer and not a broken connection.
 DRAINED_BYTES = 80_000_000
 UPLOAD_TIMEOUT_S = 20.0
+UPLOAD_BYTES_PER_S = 20e6  # of all uploads together: what they bring takes time of the live loop's interpreter
 SITE_TIMEOUT_S = 2.0
 MAX_WAITING = 4
 SOURCE = "dashboard"
@@ -32,8 +34,26 @@ class Refusal(Exception):  # noqa: N818 (an answer, not an error of ours)
         self.status, self.message, self.wait_s = status, message, wait_s
 
 
+class UploadPace:
+    """Holds all uploads together to a number of bytes a second; the sockets hold back the senders."""
+
+    def __init__(self, bytes_per_s: float = UPLOAD_BYTES_PER_S) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_at_s = 0.0
+
+    async def admit(self, size_bytes: int) -> None:
+        """Return when so many bytes more are due."""
+        now = time.monotonic()
+        self._free_at_s = max(now, self._free_at_s) + size_bytes / self._bytes_per_s
+        await asyncio.sleep(self._free_at_s - now)
+
+
 async def read_body(
-    request: Request, limit_bytes: int = MAX_UPLOAD_BYTES, timeout_s: float | None = None, what: str = "the image"
+    request: Request,
+    pace: UploadPace,
+    limit_bytes: int = MAX_UPLOAD_BYTES,
+    timeout_s: float | None = None,
+    what: str = "the image",
 ) -> bytes:
     """The body; Refusal 413 if it is too long, 408 if it comes too slowly."""
     timeout_s = UPLOAD_TIMEOUT_S if timeout_s is None else timeout_s
@@ -42,6 +62,7 @@ async def read_body(
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
+                await pace.admit(len(chunk))
                 total_bytes += len(chunk)
                 if total_bytes <= limit_bytes:
                     content += chunk

@@ -1,10 +1,12 @@
 """The web server on a real socket, without a site: slow clients, endless bodies, too many of everything."""
 
+import asyncio
 import contextlib
 import http.client
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,7 +14,9 @@ import coordinator.web.pages
 import coordinator.web.server
 import coordinator.web.uploads
 from coordinator.settings import CoordinatorSettings
+from coordinator.web.gate import REFUSAL_DELAY_S
 from coordinator.web.server import WebServer
+from coordinator.web.uploads import UploadPace
 
 
 @contextlib.contextmanager
@@ -123,3 +127,34 @@ def test_what_changes_a_site_needs_token_page_and_permission():
             assert post(server, path, b"x", {"Authorization": "Bearer 0123456789abcdeF"})[0] == 401
             assert post(server, path, b"x", allowed)[0] == 403
             assert post(server, path, b"x", {**allowed, "Origin": "http://evil.example"})[0] == 403
+
+
+def test_who_asks_too_often_waits_for_the_refusal(server):
+    with ThreadPoolExecutor(4) as clients:
+        deadline = time.monotonic() + 3.0
+
+        def ask_on_and_on(_):
+            statuses = []
+            while time.monotonic() < deadline:
+                statuses.append(post(server, "/login", b"token=guess")[0])
+            return statuses
+
+        statuses = [status for found in clients.map(ask_on_and_on, range(4)) for status in found]
+    # Without the wait, four clients get thousands of refusals in this time.
+    assert 4 <= statuses.count(429) <= 4 * (3.0 / REFUSAL_DELAY_S + 1)
+    assert len(statuses) - statuses.count(429) <= 6
+
+
+def test_uploads_share_one_rate():
+    async def upload_twice():
+        pace = UploadPace(bytes_per_s=100_000)
+
+        async def upload():
+            for _ in range(10):
+                await pace.admit(1_000)
+
+        began = time.monotonic()
+        await asyncio.gather(upload(), upload())
+        return time.monotonic() - began
+
+    assert asyncio.run(upload_twice()) > 0.15  # 20,000 bytes at 100,000 a second, less what a timer rounds away
