@@ -104,7 +104,7 @@ def _add_boot_test(add_parser: AddParser) -> None:
     boot.add_argument(
         "--trouble",
         choices=("small-card", "full-card", "no-network"),
-        help="start a bad card instead: it has to say so",
+        help="start a bad card: it has to say so",
     )
     boot.add_argument("--nice", type=int, default=10, help="QEMU's niceness [10]")
     boot.set_defaults(job=_boot_test)

@@ -16,6 +16,8 @@ from firmware_images.spec import DEVICE_TREES
 # Drivers that upset QEMU's Pi: cdc_subset takes the USB network away, the others wait for hardware that is not there.
 RASPI3B_BLACKLIST = "cdc_subset,vc4,snd_bcm2835,bcm2835_v4l2,hci_uart,brcmfmac,raspberrypi_cpufreq"
 
+Ports = Mapping[int, int]  # of this machine -> of the device
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -55,7 +57,7 @@ def qemu_command(
 ) -> list[str]:
     """Return QEMU's command line; it starts with the clock in 1970, as a Pi does.
 
-    `ports`: ours -> the device's; None: nothing is plugged into its network socket, not even the socket.
+    `ports`: how we reach it; None: it has no network at all.
     """
     words = kernel.command_line.split()
     # QEMU resets at the first write to the Pi's watchdog; on hardware it stays on.
