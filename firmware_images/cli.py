@@ -122,6 +122,7 @@ def _add_flash(add_parser: AddParser) -> None:
     flash.add_argument("image", type=Path, help=".img or .img.zst")
     flash.add_argument("device", type=Path, help="the card's device, such as /dev/sdX, or a file")
     flash.add_argument("--settings", type=Path, help="card file to put on it as nonn-edge.toml")
+    flash.add_argument("--board", choices=("pi3", "zero2w", "pi4", "pi5"), help="refuse an image for other boards")
     flash.add_argument("--yes", action="store_true", help="do not ask; everything on the device is lost")
     flash.set_defaults(job=_flash)
 
@@ -206,7 +207,7 @@ def _manifest(arguments: argparse.Namespace) -> int:
 def _flash(arguments: argparse.Namespace) -> int:
     from firmware_images.flash import flash
 
-    flash(arguments.image, arguments.device, arguments.settings, assume_yes=arguments.yes)
+    flash(arguments.image, arguments.device, arguments.settings, arguments.board, assume_yes=arguments.yes)
     return ExitCode.OK
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.protocol.device_card import CARD_FILE
 from firmware_images.disk_files import image_extents, write_fat_file
-from firmware_images.image_check import UNPACKERS, check_card_file, unpack
+from firmware_images.image_check import UNPACKERS, boards_of, check_card_file, unpack
 from firmware_images.partition_table import MIB
 
 CHUNK_BYTES = 4 * MIB
 LARGEST_CARD_BYTES = 2 * 1024**4  # SDXC ends here; a larger "card" is somebody's disk
 
 
-def flash(image: Path, device: Path, settings: Path | None, *, assume_yes: bool) -> None:
+def flash(image: Path, device: Path, settings: Path | None, board: str | None, *, assume_yes: bool) -> None:
     """Write and verify; UserError before the first byte if anything speaks against it."""
     if settings is not None:
         print("\n".join(check_card_file(settings)))
@@ -25,7 +25,11 @@ def flash(image: Path, device: Path, settings: Path | None, *, assume_yes: bool)
         raise UserError(f"{image}: no such file")
     with tempfile.TemporaryDirectory(prefix="nonn-image-", dir=image.parent) as folder:
         raw = unpack(image, Path(folder)) if image.suffix in UNPACKERS else image
-        image_extents(raw)  # cut off, or no image at all
+        boot = image_extents(raw)[0]  # cut off, or no image at all
+        boards = boards_of(raw, boot)
+        if board is not None and board not in boards:
+            raise UserError(f"board {board}: {image} is for {', '.join(boards)}; nothing was written")
+        print(f"{image.name} is for {', '.join(boards)}")
         check_target(device, raw.stat().st_size)
         if not assume_yes and not _agreed(device):
             raise UserError("nothing was written", ExitCode.INTERRUPTED)

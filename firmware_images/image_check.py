@@ -77,6 +77,13 @@ def boot_files_of(base: str, board: str) -> set[str]:
     return named
 
 
+def boards_of(image: Path, boot: Extent) -> list[str]:
+    """Return the boards that find everything they look for on an image's boot partition."""
+    names = set(fat_names(image, boot))
+    every = [(base, board) for base, trees in DEVICE_TREES.items() for board in trees]
+    return list(dict.fromkeys(board for base, board in every if boot_files_of(base, board) <= names))
+
+
 def _check_layout(spec: ImageSpec, image: Path, extents: list[Extent]) -> str:
     kinds = [extent.kind for extent in extents]
     expected = [TYPES[partition.filesystem] for partition in spec.partitions]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.console.exit_codes import ExitCode, UserError
+from firmware_images import flash
 from firmware_images.block_map import write_block_map
 from firmware_images.cli import main
 from firmware_images.disk_files import extract, image_extents, read_fat_file
@@ -123,6 +124,34 @@ def test_flash_writes_verifies_and_puts_the_settings_on_the_card(tiny_image: Pat
     settings.write_text('[device]\nname = "pi-a"\nstudent = 1\n[broker]\nhost = "127.0.0.1"\n')
     assert main(["flash", str(tiny_image), str(card), "--settings", str(settings), "--yes"]) == ExitCode.OK
     assert read_fat_file(card, image_extents(card)[0], "nonn-edge.toml") == settings.read_bytes()
+
+
+def test_flash_refuses_an_image_for_another_board(
+    tiny_image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "card"
+    card.write_bytes(bytes(tiny_image.stat().st_size))
+    before = _sha256(card)
+    words = ["flash", str(tiny_image), str(card), "--yes", "--board"]
+    assert main([*words, "pi5"]) == ExitCode.BAD_INPUT
+    assert "board pi5: " in (said := capsys.readouterr().err)
+    assert "is for pi3, zero2w, pi4; nothing was written" in said
+    assert _sha256(card) == before
+    assert main([*words, "zero2w"]) == ExitCode.OK
+    assert "is for pi3, zero2w, pi4" in capsys.readouterr().out
+
+
+def test_flash_notices_a_card_that_forgets(tmp_path: Path) -> None:
+    image, card = tmp_path / "image", tmp_path / "card"
+    image.write_bytes(b"image" * MIB)
+    card.write_bytes(bytes(6 * MIB))
+    digest = flash._write(image, card)
+    flash._verify(image, card, digest)
+    with card.open("r+b") as file:
+        file.seek(3 * MIB)
+        file.write(b"!")
+    with pytest.raises(UserError, match="what was read back differs from the image; the card is worn out"):
+        flash._verify(image, card, digest)
 
 
 def test_flash_refuses_a_card_that_is_too_small(tmp_path: Path) -> None:
