@@ -25,10 +25,16 @@ class Contender:
     version: str = ""
     features: Any = None
     start_ms: float = 0.0
-    rss_mb: float = 0.0
+    base_rss_mb: float = 0.0  # interpreter and NumPy, before the network was opened
+    rss_mb: float = 0.0  # peak, megabytes of 10^6
     times_us: list[float] = field(default_factory=list)  # wall clock
     cpu_us: list[float] = field(default_factory=list)  # of the process: other programs' turns do not count
     accuracy: float | None = None
+
+    @property
+    def network_rss_mb(self) -> float:
+        """Peak memory beyond the interpreter's own."""
+        return self.rss_mb - self.base_rss_mb
 
     def ask(self, line: str) -> dict[str, Any]:
         """Send one command, wait for its answer."""
@@ -65,7 +71,8 @@ def figures_of(contender: Contender) -> dict[str, Any]:
         "network": contender.network, "engine": contender.version, "precision": contender.precision,
         "min_us": min(contender.times_us), "median_us": float(np.median(contender.times_us)),
         "cpu_us_median": float(np.median(contender.cpu_us)), "runs": len(contender.times_us),
-        "peak_rss_mb": contender.rss_mb, "size_bytes": contender.size_bytes, "accuracy": contender.accuracy,
+        "peak_rss_mb": contender.rss_mb, "network_rss_mb": contender.network_rss_mb,
+        "size_bytes": contender.size_bytes, "accuracy": contender.accuracy,
     }  # fmt: skip
 
 
@@ -79,14 +86,41 @@ def _ratios(contender: Contender, base: Contender | None) -> str:
 def teacher_table(teacher: list[Contender], student: list[Contender]) -> str:
     """Teacher against one student on the same engine, beside the paper's ratios."""
     lines = [
-        f"\n### {teacher[0].network} against {student[0].network}, same engine\n",
-        "| engine | precision | teacher CPU us, median | student | latency | peak RSS | file |",
-        "|---|---|---|---|---|---|---|",
+        f"\n### {teacher[0].network} against {student[0].network}, same engine: teacher, student\n",
+        "| engine | precision | CPU us, median | ratio | peak RSS MB | ratio | network's MB | ratio | kB | ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    pairs = [(t, s) for t in teacher for s in student if (t.engine, t.precision) == (s.engine, s.precision)]
-    for t, s in pairs:
-        teacher_us, student_us = np.median(t.cpu_us), np.median(s.cpu_us)
-        times = f"{teacher_us:.0f} | {student_us:.0f} | {teacher_us / student_us:.1f}x"
-        memory = f"{t.rss_mb / s.rss_mb:.2f}x | {t.size_bytes / s.size_bytes:.1f}x"
-        lines.append(f"| {t.version} | {t.precision} | {times} | {memory} |")
+    for t, s in _pairs(teacher, student):
+        r = _pair_figures(t, s)
+        lines.append(
+            f"| {t.version} | {t.precision} | {r['teacher_us']:.0f}, {r['student_us']:.0f} | {r['latency']:.1f}x "
+            f"| {t.rss_mb:.0f}, {s.rss_mb:.0f} | {r['peak_rss']:.2f}x "
+            f"| {t.network_rss_mb:.1f}, {s.network_rss_mb:.1f} | {r['network_rss']:.1f}x "
+            f"| {t.size_bytes / 1e3:.0f}, {s.size_bytes / 1e3:.0f} | {r['file']:.1f}x |"
+        )
     return "\n".join([*lines, "", PAPER_RATIOS])
+
+
+def teacher_figures(teacher: list[Contender], student: list[Contender]) -> list[dict[str, Any]]:
+    """The same ratios for programs."""
+    return [
+        {"engine": t.version, "precision": t.precision, "student": s.network, **_pair_figures(t, s)}
+        for t, s in _pairs(teacher, student)
+    ]
+
+
+def _pairs(teacher: list[Contender], student: list[Contender]) -> list[tuple[Contender, Contender]]:
+    return [(t, s) for t in teacher for s in student if (t.engine, t.precision) == (s.engine, s.precision)]
+
+
+def _pair_figures(teacher: Contender, student: Contender) -> dict[str, float]:
+    teacher_us, student_us = float(np.median(teacher.cpu_us)), float(np.median(student.cpu_us))
+    return {
+        "teacher_us": teacher_us,
+        "student_us": student_us,
+        "latency": teacher_us / student_us,
+        "latency_by_min": min(teacher.times_us) / min(student.times_us),
+        "peak_rss": teacher.rss_mb / student.rss_mb,
+        "network_rss": teacher.network_rss_mb / student.network_rss_mb,
+        "file": teacher.size_bytes / student.size_bytes,
+    }

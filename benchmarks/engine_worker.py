@@ -72,20 +72,37 @@ def _real(features: Any, runtime: Any) -> Any:
     return (features.astype(np.float32) - quantization[1]) * np.float32(quantization[0])
 
 
-def _peak_rss_mb() -> float:
+def _import(engine: str) -> None:
+    """Load what every network needs, so that what one needs more can be told."""
+    if engine in ("onnxruntime", "ncnn"):
+        __import__(engine)
+    elif engine == "tvm":
+        from edge_agent.runtimes.tvm_library import load_library
+
+        load_library()
+    else:
+        from edge_agent.runtimes.litert import find_interpreter
+
+        find_interpreter()
+
+
+def _memory_mb(name: str) -> float:
+    """Megabytes of 10^6: VmRSS, resident now, or VmHWM, the most that ever was."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(name + ":"))
 
 
 def main(engine: str, file: str, images_file: str) -> None:
     """Open, answer `time N` and `features FILE` until the input ends."""
     images = np.load(images_file)
+    _import(engine)
+    base_rss_mb = _memory_mb("VmRSS")
     started = time.perf_counter()
     runtime = _open(engine, Path(file))
     features = _real(runtime.run(images[0]), runtime)
     opened_ms = (time.perf_counter() - started) * 1e3
     head = {"version": runtime.engine_version, "features": features.tolist(), "start_ms": opened_ms}
-    print(json.dumps(head), flush=True)
+    print(json.dumps(head | {"base_rss_mb": base_rss_mb}), flush=True)
     for line in sys.stdin:
         command, argument = line.split(maxsplit=1)
         if command == "time":
@@ -95,7 +112,7 @@ def main(engine: str, file: str, images_file: str) -> None:
                 runtime.run(images[0])
                 cpu_us.append((time.process_time_ns() - cpu_began) / 1e3)
                 times_us.append((time.perf_counter_ns() - began) / 1e3)
-            print(json.dumps({"times_us": times_us, "cpu_us": cpu_us, "rss_mb": _peak_rss_mb()}), flush=True)
+            print(json.dumps({"times_us": times_us, "cpu_us": cpu_us, "rss_mb": _memory_mb("VmHWM")}), flush=True)
         else:
             np.save(argument.strip(), np.stack([_real(runtime.run(image), runtime) for image in images]))
             print("{}", flush=True)

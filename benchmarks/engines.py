@@ -1,13 +1,15 @@
 """LiteRT, tflite-runtime, TVM, onnxruntime and ncnn on the same students, in one run.
 
-python benchmarks/engines.py --deployment RUN/export [--teacher TEACHER.float32.tflite] [--cache FOLDER]
+python benchmarks/engines.py --deployment RUN/export [--teacher TEACHER.keras] [--cache FOLDER] [--json FILE]
 python benchmarks/engines.py --student vgg-11=student.float32.tflite --student wrn-16-1=other.float32.tflite
 
 Every engine lives in a process of its own, one thread, batch 1. The engines take turns of a few runs each, so load on
 the machine hits all alike; ratios are of `min` (wall clock) and of the median CPU time, which other programs' turns do
-not lengthen. Files NAME.{float16,dynamic,int8}.tflite beside a float32 one are measured too. With a teacher, the same
-engine runs both and the ratios stand beside the paper's. With --images IMAGES.npz (images, labels: test split) and a
-deployment, accuracy through the deployment's own head.
+not lengthen. Files NAME.{float16,dynamic,int8}.tflite beside a float32 one are measured too.
+
+With a teacher, a .keras file (converted to TFLite once, kept in --cache) or a .float32.tflite, the same engine runs
+both and the ratios stand beside the paper's: latency, peak memory with and without the interpreter's own, bytes. With
+--images IMAGES.npz (images, labels: test split) and a deployment, accuracy through the deployment's own head.
 """
 
 import argparse
@@ -30,8 +32,9 @@ from trainer.tvm_export.outcome import UnsupportedStudentError
 from trainer.tvm_export.targets import host_targets
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from engine_tables import Contender, figures_of, table, teacher_table
+from engine_tables import Contender, figures_of, table, teacher_figures, teacher_table
 from portable_graph import write_ncnn, write_onnx
+from teacher_file import teacher_tflite
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Two Pythons, because tflite-runtime was built for NumPy 1.
@@ -95,6 +98,7 @@ def start(contender: Contender, cache: Path, images_file: Path) -> None:
         raise SystemExit(f"{' '.join(command)}: died; run it by hand to see why")
     head = json.loads(line)
     contender.version, contender.start_ms = head["version"], head["start_ms"]
+    contender.base_rss_mb = head["base_rss_mb"]
     contender.features = np.asarray(head["features"], np.float32)
 
 
@@ -133,7 +137,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deployment", type=Path)
     parser.add_argument("--student", action="append", default=[], metavar="NAME=FILE.float32.tflite")
-    parser.add_argument("--teacher", type=Path, metavar="FILE.float32.tflite")
+    parser.add_argument("--teacher", type=Path, metavar="FILE", help=".keras or .float32.tflite")
     parser.add_argument("--images", type=Path, metavar="FILE.npz", help="images (n, h, w, c) uint8, labels (n,)")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/nonn-edge/engines")
     parser.add_argument("--rounds", type=int, default=30)
@@ -159,7 +163,8 @@ def main() -> int:
 
 def _compare(arguments: argparse.Namespace, networks: list[tuple[str, Path]], folder: Path) -> None:
     if arguments.teacher:
-        networks = [*networks, ("teacher", arguments.teacher)]
+        shape = _image_shape(networks[0][1])
+        networks = [*networks, ("teacher", teacher_tflite(arguments.teacher, shape, arguments.cache))]
     groups: list[tuple[list[Contender], Any]] = []
     for name, file in networks:
         images, labels = _images(arguments, file, folder)
@@ -177,31 +182,38 @@ def _compare(arguments: argparse.Namespace, networks: list[tuple[str, Path]], fo
     if arguments.teacher:
         print(teacher_table(groups[-1][0], groups[0][0]))
     if arguments.json:
-        _write_figures(arguments.json, everyone, arguments.rounds)
+        ratios = teacher_figures(groups[-1][0], groups[0][0]) if arguments.teacher else []
+        _write_figures(arguments.json, everyone, arguments.rounds, ratios)
     for contender in everyone:
         if contender.worker:
             contender.worker.communicate(timeout=30)
 
 
-def _write_figures(path: Path, everyone: list[Contender], rounds: int) -> None:
+def _write_figures(path: Path, everyone: list[Contender], rounds: int, ratios: list[dict[str, Any]]) -> None:
     conditions = {"cpu": _cpu_name(), "load": os.getloadavg()[0], "threads": 1, "batch": 1}
     figures = [figures_of(contender) for contender in everyone]
     document = {"when": time.strftime("%Y-%m-%d"), **conditions, "rounds": rounds, "engines": figures}
+    if ratios:
+        document["teacher_against_student"] = ratios
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _images(arguments: argparse.Namespace, float_file: Path, folder: Path) -> tuple[Path, Any]:
     """The images for a network: those given, or one of noise in its shape."""
-    from edge_agent.runtimes import open_runtime
-
     target = folder / f"{float_file.parent.name}-{float_file.name}.images.npy"
     if arguments.images:
         archive = np.load(arguments.images)
         np.save(target, archive["images"])
         return target, archive["labels"]
-    shape = open_runtime(float_file, "tflite").input_shape
+    shape = _image_shape(float_file)
     np.save(target, np.random.default_rng(1).integers(0, 256, (1, *shape)).astype(np.uint8))
     return target, None
+
+
+def _image_shape(float_file: Path) -> tuple[int, int, int]:
+    from edge_agent.runtimes import open_runtime
+
+    return open_runtime(float_file, "tflite").input_shape
 
 
 def _light_runtime(cache: Path) -> None:

@@ -90,6 +90,8 @@ def _layer(operation: str, name: str, operands: list[Any], channels: int) -> Lay
         ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
         arrays = [constants[0], zeros] if operation == "multiply" else [ones, constants[0]]
         return Layer("affine", name, tensors, arrays)
+    if operation == "subtract" and isinstance(operands[0], str) and len(constants) == 1:
+        return Layer("affine", name, tensors, [np.ones(channels, np.float32), -constants[0]])
     raise UnsupportedStudentError(f"{operation} is not written as ONNX or ncnn here")
 
 

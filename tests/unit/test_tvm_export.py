@@ -16,6 +16,7 @@ tvm = pytest.importorskip("tvm", reason="apache-tvm is not installed (extra: tvm
 from trainer.tvm_export.compiler import check_parity, compile_student, run_compiled  # noqa: E402
 from trainer.tvm_export.direct_convolution import build_direct_convolution, pack_weights  # noqa: E402
 from trainer.tvm_export.export import export_tvm_students  # noqa: E402
+from trainer.tvm_export.graph_reader import read_network  # noqa: E402
 from trainer.tvm_export.outcome import UnsupportedStudentError, WrongStudentError  # noqa: E402
 from trainer.tvm_export.simple_kernels import build_pool  # noqa: E402
 from trainer.tvm_export.targets import CROSS_COMPILER, TARGETS, host_targets  # noqa: E402
@@ -234,6 +235,30 @@ def test_weights_are_packed_in_the_order_in_which_they_are_read():
     assert packed.shape == (2, 2, 1, 3, 4)
     np.testing.assert_array_equal(packed[0, 1, 0, 2], weights[1, 0, 2, :4])
     np.testing.assert_array_equal(packed[1, 1, 0, 2], [weights[1, 0, 2, 4], 0, 0, 0])
+
+
+def _dense_network(weights, constant: bool):
+    from tvm import relax
+
+    builder = relax.BlockBuilder()
+    kind = getattr(relax, "TensorStructInfo", None) or relax.TensorType
+    image, other = relax.Var("image", kind((1, 1, 1, 4), "float32")), relax.Var("other", kind((3, 4), "float32"))
+    with builder.function("main", [image, other]):
+        with builder.dataflow():
+            flat = builder.emit(relax.op.reshape(image, (1, 4)))
+            turned = builder.emit(relax.op.permute_dims(relax.const(weights) if constant else other))
+            answer = builder.emit_output(relax.op.matmul(flat, turned))
+        builder.emit_func_output(answer)
+    return builder.get()
+
+
+def test_dense_weights_that_tflite_keeps_the_other_way_round_are_turned():
+    weights = np.arange(12, dtype=np.float32).reshape(3, 4)
+    network = read_network(_dense_network(weights, constant=True), lanes=1)
+    (dense,) = [group for group in network.groups if group.weights.size]
+    np.testing.assert_array_equal(dense.weights, weights.T.reshape(1, 1, 4, 3))
+    with pytest.raises(UnsupportedStudentError, match=r"transposition of \(3, 4\), which is not constant"):
+        read_network(_dense_network(weights, constant=False), lanes=1)
 
 
 def test_vector_approximations_are_as_good_as_float32():

@@ -58,6 +58,7 @@ class _GraphReader:
         self._groups: list[Group] = []
         self._homes: dict[Any, tuple[int, Source]] = {}  # variable -> (group, where in it)
         self._stored: dict[tuple[int, Source], int] = {}  # -> tensor
+        self._turned: dict[Any, NDArray[Any]] = {}  # variables that are a constant with its axes in another order
         self._image = -1
 
     def read(self) -> Network:
@@ -92,6 +93,8 @@ class _GraphReader:
             self._read_mean(variable, value)
         elif name == "relax.matmul":
             self._read_dense(variable, value)
+        elif name == "relax.permute_dims":
+            self._read_turned(variable, value)
         elif name in ("relax.reshape", "relax.squeeze", "Var"):
             self._read_alias(variable, value if name == "Var" else value.args[0])
         else:
@@ -119,12 +122,20 @@ class _GraphReader:
         self._anchor(variable, "average_pool", call.args[0], Window((height, width), (1, 1)))
 
     def _read_dense(self, variable: Any, call: Any) -> None:
-        weights = _constant(call.args[1])
+        weights = self._turned.get(call.args[1], _constant(call.args[1]))
         tensor = self._tensors[self._tensor_of(call.args[0])]
         if weights is None or weights.shape[0] != tensor.height * tensor.width * tensor.channels:
             raise UnsupportedStudentError(f"matmul {_shape_of(variable)}: weights are not constant")
         kernel = weights.reshape(tensor.height, tensor.width, tensor.channels, -1)  # a valid convolution
         self._anchor(variable, "convolution", call.args[0], Window(kernel.shape[:2], (1, 1)), kernel)
+
+    def _read_turned(self, variable: Any, call: Any) -> None:
+        """TFLite keeps a dense layer's weights the other way round."""
+        weights = _constant(call.args[0])
+        if weights is None:
+            raise UnsupportedStudentError(f"transposition of {_shape_of(call.args[0])}, which is not constant")
+        axes = call.attrs.axes
+        self._turned[variable] = np.transpose(weights, None if axes is None else [int(axis) for axis in axes])
 
     def _read_alias(self, variable: Any, source: Any) -> None:
         """Flattening and squeezing move nothing: a dense layer reads the image-like tensor itself."""
