@@ -37,6 +37,8 @@ image: $(VENV)/.dev ## an SD image in dist/ (root; docs/images.md)
 
 boot-test: $(VENV)/.dev ## boot dist/nonn-edge.img in QEMU (docs/images.md)
 	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --deployment $(EXAMPLE) --camera --inspect --power-cut
+	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --deployment $(EXAMPLE) --role both --power-cut --work boot-test/hub
+	for trouble in no-network small-card full-card; do $(BIN)/nonn-image boot-test dist/nonn-edge.img --trouble $$trouble || exit 1; done
 	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine raspi3b --deployment $(EXAMPLE)
 
 deb: $(VENV)/.dev ## Debian packages for stock Raspberry Pi OS in dist/
