@@ -4,8 +4,6 @@
 surfaces in the caller's loop, and a stuck program stops sending pings: the broker then publishes its will.
 """
 
-import random
-import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -14,26 +12,23 @@ from edge_agent.protocol import mqtt_packets as packets
 from edge_agent.protocol import mqtt_reasons as reasons
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.errors import DecodeError
-from edge_agent.protocol.link import Connected, Disconnected, Event, Message, Outgoing
+from edge_agent.protocol.healing_link import LOGIN_TIMEOUT_S, LONGEST_WAIT_S, HealingLink
+from edge_agent.protocol.link import Connected, Disconnected, Message, Outgoing
 from edge_agent.protocol.mqtt_reader import PacketReader
-from edge_agent.protocol.mqtt_socket import BrokerSocket, tls_context
+from edge_agent.protocol.mqtt_socket import BrokerSocket
 from edge_agent.protocol.tls_troubles import is_tls_error, tls_trouble
 
 # Bytes that wait for a full socket; beyond, QoS 0 messages are dropped and counted. One frame of the largest size.
 MAX_UNSENT_BYTES = packets.MAX_PACKET_BYTES
 # QoS 1: without acknowledgement at a time (mosquitto's own limit, where the broker states none), and waiting.
 IN_FLIGHT, MAX_QUEUED = 20, 4096
-FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
-# amqtt reads a will of MQTT 5 as MQTT 3.1.1, finds it too short and waits for more, for ever.
-LOGIN_TIMEOUT_S = 3.0
 FIRST_FAILURE = 0x80  # reason codes from here on say no
-LONGEST_WAIT_S = 1.0  # pings are sent between two waits
 
-__all__ = ["Connected", "Disconnected", "Event", "Message", "MqttLink", "Outgoing"]
+__all__ = ["Connected", "Disconnected", "Message", "MqttLink", "Outgoing"]
 
 
-class MqttLink:
-    """A connection that heals itself, driven by `poll` from one thread."""
+class MqttLink(HealingLink):
+    """The client that is used unless another is asked for; see docs/decisions/0015."""
 
     def __init__(
         self,
@@ -44,19 +39,8 @@ class MqttLink:
         coalesce: bool = False,
     ) -> None:
         """`coalesce`: what is published between two polls leaves together, at the second one."""
-        self.settings = settings
-        self.dropped = 0  # not sent: no connection, a socket that stays full, or longer than the broker takes
-        self.connected = False  # logged in at the broker
-        # A broker ends the older of two connections with one id: nobody must be able to guess this one.
-        self._client_id = f"{client_id}-{secrets.token_hex(8)}"
-        self._subscriptions = list(subscriptions)
-        self._will = will
+        super().__init__(settings, client_id, subscriptions, will)
         self._coalesce = coalesce
-        self._tls = tls_context(settings)
-        self._is_5 = settings.protocol != "3.1.1"
-        self._events: list[Event] = []
-        self._watched: list[int] = []
-        self._woken = False
         self._socket: BrokerSocket | None = None
         self._reader = PacketReader(self._is_5)
         self._packet_id = 0
@@ -65,26 +49,13 @@ class MqttLink:
         self._in_flight_maximum = IN_FLIGHT
         self._packet_maximum = packets.MAX_REMAINING
         self._keepalive_s = float(settings.keepalive_s)
-        self._ever_connected = False
-        self._login_until = self._heard_at = 0.0
+        self._heard_at = 0.0
         self._pinged_at: float | None = None
-        self._attempt = 0
-        self._next_attempt = 0.0
 
     @property
     def nodelay(self) -> bool:
         """The present connection sends small messages at once."""
         return self._socket is not None and self._socket.nodelay
-
-    def poll(self, timeout_s: float) -> list[Event]:
-        """Wait at most `timeout_s` for the network, then return all that came, oldest first."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            self._network_step(max(0.0, deadline - time.monotonic()))
-            if self._events or self._woken or time.monotonic() >= deadline:
-                self._woken = False
-                events, self._events = self._events, []
-                return events
 
     def publish(self, message: Outgoing) -> bool:
         """Send, or queue for a busy socket. False: dropped (no connection, a full socket, too many waiting)."""
@@ -95,23 +66,6 @@ class MqttLink:
             self.dropped += 1
             return False
         return self._send_message(message, 0)
-
-    def subscribe(self, topic_filter: str, qos: int) -> None:
-        """Subscribe now and after every reconnect."""
-        if (topic_filter, qos) not in self._subscriptions:
-            self._subscriptions.append((topic_filter, qos))
-            if self.connected:
-                self._send(packets.encode_subscribe(self._next_packet_id(), [(topic_filter, qos)], self._is_5))
-
-    def unsubscribe(self, topic_filter: str) -> None:
-        """Forget a subscription."""
-        self._subscriptions = [entry for entry in self._subscriptions if entry[0] != topic_filter]
-        if self.connected:
-            self._send(packets.encode_unsubscribe(self._next_packet_id(), topic_filter, self._is_5))
-
-    def watch(self, descriptor: int) -> None:
-        """Let `poll` return early while this file descriptor is readable."""
-        self._watched.append(descriptor)
 
     def close(self, last_words: Sequence[Outgoing] = (), timeout_s: float = 1.0) -> None:
         """Publish `last_words`, wait until they are with the broker, disconnect. The will is not sent."""
@@ -124,6 +78,12 @@ class MqttLink:
         if self._socket is not None:
             self._socket.leave(packets.GOODBYE)
         self._socket, self.connected = None, False
+
+    def _send_subscribe(self, topic_filter: str, qos: int) -> None:
+        self._send(packets.encode_subscribe(self._next_packet_id(), [(topic_filter, qos)], self._is_5))
+
+    def _send_unsubscribe(self, topic_filter: str) -> None:
+        self._send(packets.encode_unsubscribe(self._next_packet_id(), topic_filter, self._is_5))
 
     def _publish_surely(self, message: Outgoing) -> bool:
         if len(self._queued) + len(self._in_flight) >= MAX_QUEUED:
@@ -214,24 +174,22 @@ class MqttLink:
             case packets.Acknowledged(packet_id, code):
                 if (answered := self._in_flight.pop(packet_id, None)) is not None:
                     if code >= FIRST_FAILURE:
-                        text = f"publishing on {answered.topic} refused: {reasons.words(code)}"
-                        self._events.append(Disconnected(text, refused=True))
+                        self._report_publication(answered.topic, code)
                     self._send_queued()
             case packets.LoginAnswer():
                 self._logged_in(packet)
             case packets.Subscribed(codes):
-                refused = [f"subscription refused: {reasons.words(code)}" for code in codes if code >= FIRST_FAILURE]
-                self._events.extend(Disconnected(text, refused=True) for text in refused)
+                self._report_subscriptions([code for code in codes if code >= FIRST_FAILURE])
             case packets.Farewell(code):
                 self._lose(reasons.words(code), code)
 
     def _logged_in(self, answer: packets.LoginAnswer) -> None:
-        if answer.code or self.connected:
+        is_second_answer = self.connected
+        if answer.code or is_second_answer:
             code = reasons.login_code(answer.code)
             self._lose(reasons.words(code), code)
             return
-        self.connected = self._ever_connected = True
-        self._attempt = 0
+        self._note_connected()
         self._in_flight_maximum = min(answer.receive_maximum or IN_FLIGHT, 4 * IN_FLIGHT)
         self._packet_maximum = answer.packet_maximum or packets.MAX_REMAINING
         if answer.keepalive_s is not None:
@@ -260,21 +218,14 @@ class MqttLink:
             self._send(packets.PING)
 
     def _connect_when_due(self, timeout_s: float) -> None:
-        wait_s = self._next_attempt - time.monotonic()
-        if wait_s > 0:
-            time.sleep(min(wait_s, timeout_s))
+        if not self._attempt_is_due(timeout_s):
             return
-        self._attempt += 1
-        backoff_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(self._attempt, 10))
-        # Spread out: after a broker restart a whole fleet comes back at once.
-        self._next_attempt = time.monotonic() + backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
         settings = self.settings
         try:
             self._socket = BrokerSocket(settings, self._tls)
         except (OSError, ValueError) as error:
             why = tls_trouble(error) if isinstance(error, OSError) and is_tls_error(error) else str(error)
-            reason = f"{settings.host}:{settings.port}: {why}"
-            self._events.append(Disconnected(reason, refused=is_tls_error(error)))
+            self._report_no_connection(why, is_tls_error(error))
             return
         self._reader = PacketReader(self._is_5)
         self._heard_at, self._pinged_at = time.monotonic(), None
@@ -286,16 +237,7 @@ class MqttLink:
         self._flush()
 
     def _lose(self, trouble: str, code: int | None = None) -> None:
-        was_connected, self.connected = self.connected, False
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        refused = code in reasons.REFUSALS
-        unsupported = code == reasons.UNSUPPORTED_VERSION
-        # A broker that has accepted this version once is only restarting; else it may be old, and closes the
-        # connection on an MQTT 5 login instead of saying no.
-        unsure = unsupported or not (refused or self._ever_connected)
-        if not was_connected and self.settings.protocol == "auto" and unsure:
-            self._is_5 = not self._is_5
-            self._next_attempt = time.monotonic() + FIRST_RETRY_S
-        self._events.append(Disconnected(f"{self.settings.host}:{self.settings.port}: {trouble}", refused=refused))
+        self._note_lost(trouble, code)

@@ -4,8 +4,6 @@ Slower for each message, the same to its callers: `poll` does the network work, 
 happened. This is the only module that imports paho.
 """
 
-import random
-import secrets
 import select
 import socket
 import ssl
@@ -21,9 +19,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.protocol import mqtt_reasons as reasons
 from edge_agent.protocol.broker import BrokerSettings
-from edge_agent.protocol.link import Connected, Disconnected, Event, Message, Outgoing
+from edge_agent.protocol.healing_link import LOGIN_TIMEOUT_S, LONGEST_WAIT_S, HealingLink
+from edge_agent.protocol.link import Connected, Message, Outgoing
 from edge_agent.protocol.mqtt_packets import MAX_PACKET_BYTES
-from edge_agent.protocol.mqtt_socket import CONNECT_TIMEOUT_S, tls_context
+from edge_agent.protocol.mqtt_socket import CONNECT_TIMEOUT_S
 from edge_agent.protocol.tls_troubles import tls_trouble
 
 # A poll returns after this many messages, so that deadlines are looked at even in a flood.
@@ -31,12 +30,10 @@ MAX_EVENTS_PER_POLL = 256
 # QoS 0 messages that wait for a full socket; beyond, new ones are dropped and counted.
 MAX_UNSENT = 512
 MAX_QUEUED = 1000  # QoS 1
-FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
-LOGIN_TIMEOUT_S = 3.0
 
 
-class PahoLink:
-    """A connection that heals itself, driven by `poll` from one thread."""
+class PahoLink(HealingLink):
+    """The same over paho's client."""
 
     def __init__(
         self,
@@ -45,28 +42,11 @@ class PahoLink:
         subscriptions: Sequence[tuple[str, int]],
         will: Outgoing | None = None,
     ) -> None:
-        self.settings = settings
-        self.dropped = 0  # not sent: QoS 0 without a connection or behind a full socket, QoS 1 beyond MAX_QUEUED
-        self._client_id = f"{client_id}-{secrets.token_hex(8)}"  # nobody must be able to guess it
-        self._subscriptions = list(subscriptions)
-        self._will = will
-        self._tls = tls_context(settings)
-        self._events: list[Event] = []
-        self._watched: list[int] = []
+        super().__init__(settings, client_id, subscriptions, will)
         self._topics: dict[int, str] = {}  # of QoS 1 messages without acknowledgement, by packet id
-        self._connected = self._ever_connected = self._woken = False
         self._trouble: ReasonCode | str | None = None  # of the present login; on_disconnect does not say it
-        self._login_until = 0.0
         self._unsent = 0
-        self._attempt = 0
-        self._next_attempt = 0.0
-        self._version = MQTTProtocolVersion.MQTTv311 if settings.protocol == "3.1.1" else MQTTProtocolVersion.MQTTv5
         self._client = self._make_client()
-
-    @property
-    def connected(self) -> bool:
-        """Logged in at the broker."""
-        return self._connected
 
     @property
     def nodelay(self) -> bool:
@@ -74,19 +54,9 @@ class PahoLink:
         connection: Any = self._client.socket()
         return connection is not None and bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
-    def poll(self, timeout_s: float) -> list[Event]:
-        """Wait at most `timeout_s` for the network, then return all that came, oldest first."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            self._network_step(max(0.0, deadline - time.monotonic()))
-            if self._events or self._woken or time.monotonic() >= deadline:
-                self._woken = False
-                events, self._events = self._events, []
-                return events
-
     def publish(self, message: Outgoing) -> bool:
         """Send, or queue for a busy socket. False: dropped."""
-        if message.qos == 0 and (not self._connected or self._unsent >= MAX_UNSENT):
+        if message.qos == 0 and (not self.connected or self._unsent >= MAX_UNSENT):
             self.dropped += 1
             return False
         properties = self._publish_properties(message)
@@ -99,42 +69,31 @@ class PahoLink:
             self._topics[receipt.mid] = message.topic
         return True
 
-    def subscribe(self, topic_filter: str, qos: int) -> None:
-        """Subscribe now and after every reconnect."""
-        if (topic_filter, qos) not in self._subscriptions:
-            self._subscriptions.append((topic_filter, qos))
-            if self._connected:
-                self._client.subscribe(topic_filter, qos)
-
-    def unsubscribe(self, topic_filter: str) -> None:
-        """Forget a subscription."""
-        self._subscriptions = [entry for entry in self._subscriptions if entry[0] != topic_filter]
-        if self._connected:
-            self._client.unsubscribe(topic_filter)
-
-    def watch(self, descriptor: int) -> None:
-        """Let `poll` return early while this file descriptor is readable."""
-        self._watched.append(descriptor)
-
     def close(self, last_words: Sequence[Outgoing] = (), timeout_s: float = 1.0) -> None:
         """Publish `last_words`, wait until they are with the broker, disconnect. The will is not sent."""
         deadline = time.monotonic() + timeout_s
-        if self._connected:
+        if self.connected:
             for message in last_words:
                 self.publish(message)
-            while self._connected and time.monotonic() < deadline:
+            while self.connected and time.monotonic() < deadline:
                 if not self._topics and not self._client.want_write():
                     break
                 self._network_step(0.02)
             self._client.disconnect()
-        self._connected = False
+        self.connected = False
+
+    def _send_subscribe(self, topic_filter: str, qos: int) -> None:
+        self._client.subscribe(topic_filter, qos)
+
+    def _send_unsubscribe(self, topic_filter: str) -> None:
+        self._client.unsubscribe(topic_filter)
 
     def _network_step(self, timeout_s: float) -> None:
         connection: Any = self._client.socket()
         if connection is None:
             self._connect_when_due(timeout_s)
             return
-        if not self._connected and self._trouble is None and time.monotonic() > self._login_until:
+        if not self.connected and self._trouble is None and time.monotonic() > self._login_until:
             self._trouble = f"no answer to the login within {LOGIN_TIMEOUT_S:g} s"
             connection.shutdown(socket.SHUT_RDWR)  # the read below sees the end of the connection
         if self._wait(connection, timeout_s):
@@ -152,8 +111,7 @@ class PahoLink:
         poller.register(own, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
         for descriptor in self._watched:
             poller.register(descriptor, select.POLLIN)
-        # Never longer than a second: keep-alive pings are sent by the step after the wait.
-        ready = poller.poll(min(timeout_s, 1.0) * 1000)
+        ready = poller.poll(min(timeout_s, LONGEST_WAIT_S) * 1000)
         self._woken = any(descriptor in self._watched for descriptor, _ in ready)
         return any(descriptor == own and flags & ~select.POLLOUT for descriptor, flags in ready)
 
@@ -164,26 +122,18 @@ class PahoLink:
                 return
 
     def _connect_when_due(self, timeout_s: float) -> None:
-        wait_s = self._next_attempt - time.monotonic()
-        if wait_s > 0:
-            time.sleep(min(wait_s, timeout_s))
+        if not self._attempt_is_due(timeout_s):
             return
-        self._attempt += 1
-        backoff_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(self._attempt, 10))
-        # Spread out: after a broker restart a whole fleet comes back at once.
-        self._next_attempt = time.monotonic() + backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
         try:
             self._client.reconnect()
             self._login_until = time.monotonic() + LOGIN_TIMEOUT_S
         except (OSError, ValueError) as error:
             why = tls_trouble(error) if isinstance(error, ssl.SSLError) else str(error)
-            reason = f"{self.settings.host}:{self.settings.port}: {why}"
-            self._events.append(Disconnected(reason, refused=isinstance(error, ssl.SSLError)))
+            self._report_no_connection(why, isinstance(error, ssl.SSLError))
 
     def _make_client(self) -> mqtt.Client:
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, self._client_id, protocol=self._version, reconnect_on_failure=False
-        )
+        version = MQTTProtocolVersion.MQTTv5 if self._is_5 else MQTTProtocolVersion.MQTTv311
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, self._client_id, protocol=version, reconnect_on_failure=False)
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_queued_messages_set(MAX_QUEUED)
         settings = self.settings
@@ -202,7 +152,7 @@ class PahoLink:
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         where = (settings.host, settings.port, settings.keepalive_s)
-        if self._version == MQTTProtocolVersion.MQTTv5:
+        if self._is_5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.MaximumPacketSize = MAX_PACKET_BYTES
             client.connect_async(*where, clean_start=True, properties=properties)
@@ -214,30 +164,16 @@ class PahoLink:
         if reason.is_failure:
             self._trouble = reason
             return
-        self._connected = self._ever_connected = True
-        self._attempt = 0
+        self._note_connected()
         if self._subscriptions:
             client.subscribe(self._subscriptions)
-        self._events.append(Connected("5" if self._version == MQTTProtocolVersion.MQTTv5 else "3.1.1"))
+        self._events.append(Connected("5" if self._is_5 else "3.1.1"))
 
     def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        was_connected, self._connected = self._connected, False
         trouble, self._trouble = self._trouble or reason, None
         code = trouble.value if isinstance(trouble, ReasonCode) else None
-        refused, unsupported = code in reasons.REFUSALS, code == reasons.UNSUPPORTED_VERSION
-        # A broker that has accepted this version once is only restarting: a new client would forget queued answers.
-        unsure = unsupported or not (refused or self._ever_connected)
-        if not was_connected and self.settings.protocol == "auto" and unsure:
-            self._try_other_version()
-        text = str(trouble) if code is None else reasons.words(code)
-        self._events.append(Disconnected(f"{self.settings.host}:{self.settings.port}: {text}", refused=refused))
-
-    def _try_other_version(self) -> None:
-        """Old brokers close the connection on an MQTT 5 login instead of saying no."""
-        is_5 = self._version == MQTTProtocolVersion.MQTTv5
-        self._version = MQTTProtocolVersion.MQTTv311 if is_5 else MQTTProtocolVersion.MQTTv5
-        self._client = self._make_client()
-        self._next_attempt = time.monotonic() + FIRST_RETRY_S
+        if self._note_lost(str(trouble) if code is None else reasons.words(code), code):
+            self._client = self._make_client()
 
     def _on_message(self, _client: Any, _user: Any, message: mqtt.MQTTMessage) -> None:
         properties = message.properties
@@ -248,16 +184,14 @@ class PahoLink:
     def _on_publish(self, _client: Any, _user: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
         topic = self._topics.pop(mid, None)
         if topic is not None and reason.is_failure:
-            text = f"publishing on {topic} refused: {reasons.words(reason.value)}"
-            self._events.append(Disconnected(text, refused=True))
+            self._report_publication(topic, reason.value)
 
     def _on_subscribe(self, _client: Any, _user: Any, _mid: int, codes: list[ReasonCode], _properties: Any) -> None:
-        refused = [f"subscription refused: {reasons.words(code.value)}" for code in codes if code.is_failure]
-        self._events.extend(Disconnected(text, refused=True) for text in refused)
+        self._report_subscriptions([code.value for code in codes if code.is_failure])
 
     def _publish_properties(self, message: Outgoing) -> Properties | None:
         extras = (message.expiry_s, message.correlation, message.response_topic)
-        if self._version != MQTTProtocolVersion.MQTTv5 or extras == (None, None, None):
+        if not self._is_5 or extras == (None, None, None):
             return None
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if message.expiry_s is not None:

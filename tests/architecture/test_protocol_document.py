@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.protocol import chunks, feature_message, frame_message, head, json_message, manifest, signature
 from edge_agent.protocol import update_messages as updates
-from edge_agent.protocol.mqtt_link import LOGIN_TIMEOUT_S
+from edge_agent.protocol.healing_link import LOGIN_TIMEOUT_S
 from edge_agent.protocol.prediction_message import LatencySplit, PredictionMessage
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, StudentInfo
 
