@@ -317,7 +317,7 @@ class RolloutSteward(CoordinatorExtension):
 
     def _publish(self) -> None:
         if self._unwritten:
-            return
+            return  # it would be taken back if the coordinator died now
         # The switch first: a device that hears of the end of a rollout should know why.
         self._say(self._topics.switch, self._switch().encode())
         self._say(self._topics.desired, self._desired().encode())
@@ -338,6 +338,8 @@ class RolloutSteward(CoordinatorExtension):
         )  # fmt: skip
 
     def _publish_status(self) -> None:
+        if self._unwritten:
+            return
         record, rollout = self._shelf.record, self._rollout
         phase: RolloutPhase = "idle" if rollout is None else rollout.phase
         target = rollout.record.plan.target if rollout is not None else None

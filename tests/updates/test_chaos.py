@@ -1,6 +1,7 @@
 """SIGKILL of agent, coordinator and broker at every step of every journey, under 30 frames/s from two sources."""
 
 import itertools
+import json
 import shutil
 import time
 from typing import get_args
@@ -65,6 +66,9 @@ def test_killed_at_this_step_the_site_answers_and_arrives(site, journey: Journey
     observer.wait(step.name, lambda o: step.reached(o, target), 30)
     name = journey.victim if victim == "agent" else victim
     fleet.kill(name)
+    if step.where == SITE and step.state in AT_REST:
+        # Who comes back must not take up again what was said to have ended.
+        assert json.loads((fleet.folder / "coordinator" / "record.json").read_text())["rollout"] is None
     fleet.restart(name)
     output, _ = client.communicate(timeout=90)
     observer.close()
