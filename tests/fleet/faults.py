@@ -33,6 +33,7 @@ from edge_agent.protocol.mqtt_link import MqttLink  # noqa: E402
 
 PATIENCE_S = 90.0  # for a busy machine; the table says how long it took
 STEADY_S = 3.0
+MARKS = "<!-- faults -->", "<!-- end -->"  # around the table in docs/reliability.md
 
 
 @dataclass
@@ -376,7 +377,7 @@ HEALING = "fleet of three on auto loses one for good"
 def main() -> int:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a page with marks for the table")
     parser.add_argument("--messages", type=int, default=10_000, help="random messages on each topic [10000]")
     parser.add_argument("--only", nargs="*", help="parts of names of faults")
     arguments = parser.parse_args()
@@ -386,7 +387,7 @@ def main() -> int:
     def note(outcome: Outcome) -> None:
         outcomes.append(outcome)
         if arguments.out:  # after every fault: hours may pass on a slow machine
-            write_atomically(arguments.out, _page(_table(outcomes), arguments.messages).encode())
+            _put_into(arguments.out, _section(_table(outcomes), arguments.messages))
 
     if not arguments.only or any(part in HEALING for part in arguments.only):
         _run({HEALING: lose_one_for_good}, 0, note, ("auto",) * 3, "--away-s", "3")
@@ -516,7 +517,7 @@ def _cells(counts: Counter[str]) -> str:
     )
 
 
-def _page(table: str, messages: int) -> str:
+def _section(table: str, messages: int) -> str:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -524,21 +525,21 @@ def _page(table: str, messages: int) -> str:
     machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, load average {load:.1f}, Python {platform.python_version()}"
     )
-    return f"""# Reliability: what the fleet does when something fails
-
-Written by `make test-faults` (`python tests/fleet/faults.py --messages {messages} --out docs/reliability.md`)
+    return f"""`python tests/fleet/faults.py --messages {messages} --out docs/reliability.md`
 at commit {commit} on {machine}. Real mosquitto, real agents and coordinator on
 `tests/fixtures/tiny`, 20 frames a second, deadline 500 ms.
 
-{table}
-- **opened**: the coordinator has begun to wait for the frame's students. Every opened frame must get exactly one
-  answer.
-- **lost**: opened (as the coordinator's telemetry counts) and never answered at the sender; must be 0. Frames travel at
-  QoS 0: those sent while coordinator or broker are down are never heard by anybody. They are **never opened**.
-- **whole again after**: from the end of the fault (its notes say how long it lasted) to the first of five complete
-  answers in a row. Starting a Python program is most of it where one is started; a busy machine makes it longer.
-- Frames in flight of a killed coordinator are answered `abandoned`, reason `restart`, from its journal.
-"""
+{table}"""
+
+
+def _put_into(page: Path, section: str) -> None:
+    """Replace what stands between the page's marks; a file without them becomes the section alone."""
+    text = page.read_text() if page.exists() else ""
+    before, begins, rest = text.partition(MARKS[0])
+    _, ends, after = rest.partition(MARKS[1])
+    if begins and ends:
+        section = f"{before}{begins}\n{section}{ends}{after}"
+    write_atomically(page, section.encode())
 
 
 if __name__ == "__main__":
