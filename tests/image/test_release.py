@@ -10,6 +10,7 @@ import pytest
 
 from edge_agent.console.exit_codes import UserError
 from firmware_images.cli import main
+from firmware_images.image_check import check_image
 from firmware_images.imager import catalogue
 from firmware_images.release_files import ReleaseOptions, write_release
 from firmware_images.spec import ImageSpec
@@ -42,7 +43,7 @@ def content(tmp_path: Path) -> Path:
 def test_a_release_has_checksums_a_signature_a_catalogue_and_a_bill(
     tiny_spec: ImageSpec, tiny_image: Path, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    require_tools("zstd", "gpg")
+    require_tools("zstd", "xz", "gpg")
     home = tmp_path / "gnupg"
     home.mkdir(mode=0o700)
     monkeypatch.setenv("GNUPGHOME", str(home))
@@ -50,13 +51,15 @@ def test_a_release_has_checksums_a_signature_a_catalogue_and_a_bill(
     subprocess.run(key, check=True, capture_output=True)
     output = tmp_path / "dist"
     output.mkdir()
-    write_release(
-        tiny_spec, tiny_image, content, output, ReleaseOptions(sign_key="release@example.org"), lambda _: None
-    )
+    options = ReleaseOptions(xz=True, sign_key="release@example.org")
+    write_release(tiny_spec, tiny_image, content, output, options, lambda _: None)
 
-    for line in (output / "SHA256SUMS").read_text().splitlines():
-        digest, name = line.split()
+    signed = dict(reversed(line.split()) for line in (output / "SHA256SUMS").read_text().splitlines())
+    for name, digest in signed.items():
         assert hashlib.sha256((output / name).read_bytes()).hexdigest() == digest
+    for packed in ("tiny.img.zst", "tiny.img.xz"):
+        assert packed in signed
+        assert check_image(tiny_spec, output / packed)
     verified = ["gpg", "--verify", output / "SHA256SUMS.asc", output / "SHA256SUMS"]
     assert subprocess.run(verified, capture_output=True).returncode == 0
     (output / "SHA256SUMS").write_text("0" * 64 + "  tiny.img\n")
