@@ -222,6 +222,7 @@ class RolloutSteward(CoordinatorExtension):
             else:
                 self._fetch_seen = (0.0, time.monotonic())
                 self._download.start(request.server, result.id, manifest.files())
+                self._publish_status()  # a small bundle is here before the next tick
 
         self._worker.submit(
             lambda: shelf.disk.begin(result.id, result.content, request.manifest, manifest.files()), begun

@@ -1,11 +1,14 @@
 """How fast each source counts its frames: where in its future a switch may be put. Pure."""
 
 from collections import OrderedDict, deque
+from itertools import pairwise
 from math import ceil
+from statistics import median_low
 
 WINDOW_S = 2.0
 MAX_SOURCES = 1024
 MAX_MARKS = 128
+MOST_STEPS = 16  # ids of a source that was restarted leap by hours; a leap counts as so many ordinary steps
 
 
 class SourceClock:
@@ -44,6 +47,8 @@ class SourceClock:
         recent = [mark for mark in marks if now - mark[0] <= WINDOW_S]
         if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
             return None
-        per_s = (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
+        typical = median_low(later[1] - earlier[1] for earlier, later in pairwise(marks))
+        gained = sum(min(later[1] - earlier[1], MOST_STEPS * typical) for earlier, later in pairwise(recent))
+        per_s = gained / (recent[-1][0] - recent[0][0])
         # The clock may have missed the source's last frames: count from what it should have reached by now.
         return recent[-1][1] + 1 + ceil(per_s * (margin_s + now - recent[-1][0]))

@@ -1,5 +1,6 @@
 """The rollout machine under any interleaving of devices, frames, lost messages and coordinator restarts."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -141,6 +142,18 @@ def test_ids_that_count_microseconds_are_switched_as_far_ahead():
     for tick in range(30):
         clock.seen("cam", 1_000_000 + tick * 66_667, tick / 15)
     assert 900_000 < clock.frame_after("cam", 1.0, 29 / 15) - clock.last_frame("cam") < 1_200_000
+
+
+@pytest.mark.parametrize("frames_per_s", [1, 15])
+def test_ids_that_leap_at_a_restart_of_their_source_do_not_put_the_switch_into_tomorrow(frames_per_s):
+    clock, now = SourceClock(), 0.0
+    for first_id in (1_795_396_000_000, 1_795_396_900_000):
+        for count in range(3 * frames_per_s):
+            clock.seen("cam", first_id + count, now)
+            now += 1 / frames_per_s
+            ahead = clock.frame_after("cam", 1.0, now)
+            if count and ahead is not None:
+                assert 0 < ahead - clock.last_frame("cam") <= 20 + 3 * frames_per_s
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -40,6 +40,7 @@ AGENT = (sys.executable, "-m", "edge_agent.cli")
 COORDINATOR = (sys.executable, "-m", "coordinator.cli")
 RESEND_S = 1.5  # a source that got no answer sends its frame again: broker or coordinator were away
 GIVE_UP_S = 15.0
+OPEN: list[Callable[[], None]] = []  # ends what a failing test leaves running; called after every test
 
 
 def free_port() -> int:
@@ -163,8 +164,14 @@ class Traffic:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> "Traffic":
+        OPEN.append(self.stop)
         self._thread.start()
         return self
+
+    def stop(self) -> None:
+        """At once, whatever is under way."""
+        self._stop.set()
+        self._thread.join()
 
     def finish(self) -> None:
         """Send nothing new, wait for what is under way."""
@@ -172,8 +179,7 @@ class Traffic:
         deadline = time.monotonic() + GIVE_UP_S
         while self._waiting and time.monotonic() < deadline:
             time.sleep(0.05)
-        self._stop.set()
-        self._thread.join()
+        self.stop()
 
     @property
     def lost(self) -> list[tuple[str, int]]:
@@ -348,6 +354,7 @@ class Observer:
             (f"{self.topics.root}/node/#", 1), (f"{self.topics.root}/coordinator/#", 1),
             (f"{self.topics.root}/deployment/#", 1),
         ])  # fmt: skip
+        OPEN.append(self.close)
 
     def wait(self, what: str, true: Callable[["Observer"], bool], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
