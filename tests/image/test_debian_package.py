@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.cli import main as coordinator
 from firmware_images.debian_package import FROM_DEBIAN, SUITES, fill_tree, pack, write_control
 
 ROOTS = dict(entry.split("=", 1) for entry in os.environ.get("NONN_ARM64_ROOTS", "").split(",") if "=" in entry)
@@ -88,7 +89,7 @@ def test_the_package_installs_runs_upgrades_and_purges_clean(suite: str, chroot:
     shutil.copy(package, chroot.root / "tmp/first.deb")
     _newer(package, chroot.root / "tmp/second.deb", tmp_path)
     chroot.run("apt-get", "update", "-qq")
-    chroot.run("apt-get", "install", "-qq", "-y", "--no-install-recommends", "python3-numpy", "adduser")
+    chroot.run("apt-get", "install", "-qq", "-y", "--no-install-recommends", "python3-numpy", "adduser", "mosquitto")
     before = chroot.files()
 
     chroot.run("apt-get", "install", "-qq", "-y", "--no-install-recommends", "/tmp/first.deb")
@@ -114,6 +115,12 @@ def test_the_package_installs_runs_upgrades_and_purges_clean(suite: str, chroot:
     hostname = (chroot.root / "etc/hostname").read_text()
     assert "pi-a" not in hostname  # an ordinary system keeps its name
 
+    (chroot.root / "tmp/hub.toml").write_bytes(hub_card(tmp_path))
+    assert "hub: role both" in chroot.run("nonn-edge-setup", "/tmp/hub.toml")
+    assert chroot.run("stat", "-c", "%U %a", "/etc/nonn-edge/broker/server.key") == "mosquitto 600\n"
+    assert (chroot.root / "etc/mosquitto/conf.d/nonn-edge.conf").exists()
+    settings = (chroot.root / "etc/nonn-edge/agent.toml").read_text()
+
     chroot.run("dpkg", "-i", "/tmp/second.deb")
     assert (chroot.root / "etc/nonn-edge/agent.toml").read_text() == settings
     assert "nonn-agent 0." in chroot.run("nonn-agent", "--version")
@@ -126,6 +133,15 @@ def test_the_package_installs_runs_upgrades_and_purges_clean(suite: str, chroot:
     assert before - chroot.files() == set()
     assert "nonn-edge" not in (chroot.root / "etc/passwd").read_text()
     assert "nonn-edge" not in (chroot.root / "etc/group").read_text()
+
+
+def hub_card(folder: Path) -> bytes:
+    """A card of a device that is agent, coordinator and broker."""
+    assert coordinator(["init", str(folder / "site"), "--broker-host", "hub.local"]) == 0
+    assert (
+        coordinator(["device", "add", "hub", "--role", "both", "--students", "1", "--dir", str(folder / "site")]) == 0
+    )
+    return (folder / "site/cards/hub/nonn-edge.toml").read_bytes()
 
 
 def _newer(package: Path, target: Path, scratch: Path) -> None:
