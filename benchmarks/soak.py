@@ -23,7 +23,7 @@ from coordinator.frame_client import FrameClient
 from coordinator.settings import ClientSettings
 
 SAMPLE_S = 5.0
-WARM_UP_PART = 0.2  # allocators and caches fill; the slope is taken over the rest
+WARM_UP_PART = 0.5  # what remembers the last thousands of frames fills up; the slope is taken over the rest
 MOST_MB_PER_HOUR = 1.0
 
 
