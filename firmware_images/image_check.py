@@ -8,7 +8,8 @@ from pathlib import Path
 from edge_agent.console.exit_codes import ExitCode, UserError
 from firmware_images import programs
 from firmware_images.disk_files import ext4_label, extract, fat_names, image_extents, read_fat_file
-from firmware_images.first_boot.card_settings import CardProblemsError, Places, parse_card
+from firmware_images.first_boot.card_reader import CardProblemsError
+from firmware_images.first_boot.card_settings import Places, parse_card
 from firmware_images.first_boot.provision import check_certificate, known_places, utc
 from firmware_images.partition_table import FIRST_SECTOR, MIB, TYPES, Extent
 from firmware_images.spec import DEVICE_TREES, IMAGER_DEVICES, ImageSpec

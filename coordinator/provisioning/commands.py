@@ -1,20 +1,18 @@
-"""nonn-coordinator init and device: a site's authority, and the cards of its devices."""
+"""nonn-coordinator device: the cards of a site's devices, and who belongs to it."""
 
 import argparse
 import getpass
 import json
 import os
-import platform
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from coordinator.provisioning.arguments import add_days, identifier, now
+from coordinator.provisioning.init_command import FOLDER, add_init
 from edge_agent.console.exit_codes import ExitCode, UserError
-from edge_agent.protocol.topics import check_id
 
-FOLDER = "nonn-site"
 DEVICE_EPILOG = """examples:
   nonn-coordinator device add pi-hub --role both --students auto
   nonn-coordinator device add pi-door --students 0 --camera v4l2 --wifi-ssid Home --wifi-country DE
@@ -28,23 +26,7 @@ The site's folder is --dir, NONN_SITE_DIR or ./nonn-site. A Wi-Fi password comes
 
 def add_commands(commands: Any) -> None:
     """Add `init` and `device`."""
-    init = commands.add_parser(
-        "init",
-        help="make a site: authority, broker configuration, keys",
-        description="Make a site's folder: private authority, broker certificate and configuration, access rules, "
-        "the coordinator's and the operator's certificates and settings, the key that signs deployments.",
-    )
-    init.add_argument("dir", type=Path, nargs="?", default=Path(FOLDER), help=f"folder to make [{FOLDER}]")
-    init.add_argument("--site", type=_id, default="home", metavar="NAME", help="name of the site [home]")
-    init.add_argument("--broker-host", metavar="HOST", help="where devices find the broker [this host, as NAME.local]")
-    init.add_argument("--broker-port", type=_port, default=8883, metavar="PORT", help="port of its TLS listener [8883]")
-    init.add_argument(
-        "--broker-name", action="append", default=[], metavar="NAME", help="another name or address of the broker"
-    )
-    init.add_argument("--broker-files", type=Path, metavar="DIR", help="where its files will lie there [DIR/broker]")
-    _add_days(init)
-    init.set_defaults(job=_init)
-
+    add_init(commands)
     device = commands.add_parser(
         "device", help="add, list, renew and revoke devices and people", description="Who belongs to a site.",
         epilog=DEVICE_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,14 +60,16 @@ def _add_flags(parser: Any) -> None:
     )
     parser.add_argument("--camera", choices=("v4l2", "picamera2"), help="the device publishes images, too")
     parser.add_argument("--camera-device", default="/dev/video0", metavar="PATH", help="for v4l2 [/dev/video0]")
-    parser.add_argument("--source", type=_id, metavar="NAME", help="what its images are called [the device's name]")
+    parser.add_argument(
+        "--source", type=identifier, metavar="NAME", help="what its images are called [the device's name]"
+    )
     parser.add_argument("--frames-per-s", type=float, default=5.0, metavar="N", help="of its camera [5]")
     parser.add_argument("--wifi-ssid", metavar="NAME", help="wireless network; none: by cable")
     parser.add_argument("--wifi-country", metavar="CC", help="country code such as DE")
     parser.add_argument("--time-zone", default="", metavar="ZONE", help="such as Europe/Berlin [UTC]")
     parser.add_argument("--ssh-key", type=Path, metavar="FILE", help="public key that may log in [no ssh]")
     _add_out(parser)
-    _add_days(parser)
+    add_days(parser)
 
 
 def _list_flags(parser: Any) -> None:
@@ -95,51 +79,15 @@ def _list_flags(parser: Any) -> None:
 def _renew_flags(parser: Any) -> None:
     _name_flag(parser)
     _add_out(parser)
-    _add_days(parser)
+    add_days(parser)
 
 
 def _name_flag(parser: Any) -> None:
-    parser.add_argument("name", type=_id, metavar="NAME", help="letters a-z, digits and inner hyphens")
+    parser.add_argument("name", type=identifier, metavar="NAME", help="letters a-z, digits and inner hyphens")
 
 
 def _add_out(parser: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="PATH", help="where the card's file goes [DIR/cards/NAME]")
-
-
-def _add_days(parser: Any) -> None:
-    parser.add_argument("--days", type=_positive, default=730, metavar="N", help="life of certificates [730]")
-
-
-def _init(arguments: argparse.Namespace) -> int:
-    from coordinator.provisioning.ledger import LEDGER_FILE, Ledger
-    from coordinator.provisioning.site_folder import SiteFolder
-
-    folder: Path = arguments.dir
-    own = platform.node().split(".")[0].lower() or "localhost"
-    host = arguments.broker_host or f"{own}.local"
-    names = dict.fromkeys([host, *arguments.broker_name, "localhost", "127.0.0.1", "::1", own])
-    wanted = Ledger(
-        schema=1, site=arguments.site, broker_host=host, broker_port=arguments.broker_port, broker_names=tuple(names),
-        broker_folder=str((arguments.broker_files or folder / "broker").absolute()),
-    )  # fmt: skip
-    if (folder / LEDGER_FILE).exists():
-        site = SiteFolder(folder)
-        keys = ("site", "broker_host", "broker_port")
-        different = [key for key in keys if getattr(site.ledger, key) != getattr(wanted, key)]
-        if different:
-            shown = ", ".join(f"{key} {getattr(site.ledger, key)}" for key in different)
-            message = f"{folder}: is a site with {shown} already; expected another folder: keys are never overwritten"
-            raise UserError(message, ExitCode.CONFIGURATION)
-        print(f"{folder}: site {site.ledger.site} is there already; nothing changed")
-        return ExitCode.OK
-    site = SiteFolder.create(folder, wanted, _now(), arguments.days)
-    print(f"{folder}: site {site.ledger.site}, broker {host}:{site.ledger.broker_port}")
-    print(f"  {folder}/authority, {folder}/keys: secrets of the whole site; keep a copy offline, and nobody else near")
-    print(f"  {folder}/broker/mosquitto.conf: try it with mosquitto -c {folder}/broker/mosquitto.conf")
-    print(f"  {folder}/coordinator/coordinator.toml: nonn-coordinator run --config it --deployment DIR")
-    print(f"  {folder}/clients/operator/operator.toml: for status, classify, deploy, doctor: --config it")
-    print(f"next: nonn-coordinator device add NAME --dir {folder}")
-    return ExitCode.OK
 
 
 def _add(arguments: argparse.Namespace) -> int:
@@ -154,7 +102,7 @@ def _add(arguments: argparse.Namespace) -> int:
         wifi=_wifi(arguments), zone=arguments.time_zone, ssh_key=_ssh_key(arguments.ssh_key),
     )  # fmt: skip
     with _open(arguments) as site:
-        path = add_member(site, arguments.name, arguments.role, wishes, arguments.out, _now(), arguments.days)
+        path = add_member(site, arguments.name, arguments.role, wishes, arguments.out, now(), arguments.days)
         identity = site.ledger.find(arguments.name)
         print(f"{path}: {arguments.name}, valid until {identity.expires:%Y-%m-%d}")
         if not identity.card:
@@ -170,11 +118,11 @@ def _add(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     from coordinator.provisioning.site_folder import SiteFolder
 
-    ledger, now = SiteFolder(arguments.dir).ledger, _now()
+    ledger, today = SiteFolder(arguments.dir).ledger, now()
     rows: list[dict[str, Any]] = [
         {
             "name": identity.name, "role": identity.kind, "student": identity.card.get("device", {}).get("student"),
-            "source": identity.source, "expires": identity.expires.isoformat(), "state": identity.state(now),
+            "source": identity.source, "expires": identity.expires.isoformat(), "state": identity.state(today),
         }
         for identity in ledger.identities
     ]  # fmt: skip
@@ -201,7 +149,7 @@ def _renew(arguments: argparse.Namespace) -> int:
     from coordinator.provisioning.membership import broker_cards, renew_member
 
     with _open(arguments) as site:
-        path = renew_member(site, arguments.name, arguments.out, _now(), arguments.days)
+        path = renew_member(site, arguments.name, arguments.out, now(), arguments.days)
         identity = site.ledger.find(arguments.name)
         print(f"{path}: {arguments.name}, valid until {identity.expires:%Y-%m-%d}")
         if identity.kind == "broker":
@@ -217,7 +165,7 @@ def _revoke(arguments: argparse.Namespace) -> int:
     from coordinator.provisioning.membership import broker_cards, revoke_member
 
     with _open(arguments) as site:
-        revoke_member(site, arguments.name, _now())
+        revoke_member(site, arguments.name, now())
         print(f"{arguments.name}: no certificate of it counts any more, once the broker knows")
         _say_broker_step(site.path, broker_cards(site))
     return ExitCode.OK
@@ -276,26 +224,3 @@ def _students(text: str) -> Any:
     if not all(part.isdecimal() and int(part) < 256 for part in parts) or len(set(parts)) != len(parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not auto, none or a list of student numbers such as 0,2")
     return tuple(int(part) for part in parts)
-
-
-def _id(text: str) -> str:
-    try:
-        return check_id(text, "name")
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _port(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 7300:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1 to 7300")
-    return int(text)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

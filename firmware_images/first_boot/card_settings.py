@@ -2,12 +2,12 @@
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from edge_agent.protocol.device_card import APPLIED, ROLES, BrokerServer, Wifi
+from edge_agent.protocol.device_card import ROLES, BrokerServer, Wifi
 from edge_agent.protocol.topics import MAX_STUDENTS
+from firmware_images.first_boot.card_reader import CardProblemsError, CardReader
 
 CAMERAS = ("none", "v4l2", "picamera2")
 AUTO = "auto"
@@ -83,76 +83,6 @@ class Places:
     is_zone: Callable[[str], bool]
 
 
-class CardProblemsError(ValueError):
-    """Everything that is wrong with a card, one line each."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
-
-
-class _Reader:
-    """Takes typed values out of a document and notes what does not fit; goes on to find all problems at once."""
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self._document = document
-        self._taken: dict[str, set[str]] = {}
-        self.problems: list[str] = []
-
-    def table(self, name: str) -> Mapping[str, Any]:
-        self._taken.setdefault(name, set())
-        value = self._document.get(name, {})
-        if not isinstance(value, dict):
-            self.problems.append(f"[{name}]: expected a table")
-            return {}
-        return value
-
-    def text(self, table: str, key: str, default: str | None, expected: str, pattern: re.Pattern[str] | None) -> str:
-        value = self._take(table, key, default)
-        if value is None:
-            self.problems.append(f"[{table}] {key}: missing; expected {expected}")
-            return ""
-        if not isinstance(value, str) or (value != default and pattern and not pattern.fullmatch(value)):
-            shown = value if isinstance(value, str) else repr(value)
-            self.problems.append(f'[{table}] {key} = "{shown}": expected {expected}')
-            return ""
-        return value
-
-    def choice(self, table: str, key: str, choices: tuple[str, ...], default: str) -> str:
-        value = self._take(table, key, default)
-        if value not in choices:
-            self.problems.append(f'[{table}] {key} = "{value}": expected one of {", ".join(choices)}')
-            return default
-        return str(value)
-
-    def pem(self, table: str, key: str, kind: str) -> str:
-        """Return a PEM block with one newline at its end; a secret may be the word that it was applied."""
-        value = self._take(table, key, "")
-        if value in ("", APPLIED):
-            return str(value)
-        if not isinstance(value, str) or f"-----BEGIN {kind}" not in value or "-----END " not in value:
-            self.problems.append(f"[{table}] {key}: expected PEM text from -----BEGIN ... to -----END ...")
-            return ""
-        return value.strip() + "\n"
-
-    def raw(self, table: str, key: str, default: object) -> object:
-        return self._take(table, key, default)
-
-    def unknown(self) -> None:
-        for name, value in self._document.items():
-            if name not in self._taken:
-                self.problems.append(f"[{name}]: no such table; expected one of {', '.join(sorted(self._taken))}")
-            elif isinstance(value, dict):
-                for key in value.keys() - self._taken[name]:
-                    known = ", ".join(sorted(self._taken[name]))
-                    self.problems.append(f"[{name}] {key}: no such setting; expected one of {known}")
-
-    def _take(self, table: str, key: str, default: object) -> object:
-        found = self.table(table)
-        self._taken[table].add(key)
-        return found.get(key, default)
-
-
 def parse_card(content: bytes, places: Places) -> CardSettings:
     """Check a card's bytes; CardProblemsError lists everything that a person has to mend."""
     try:
@@ -163,7 +93,7 @@ def parse_card(content: bytes, places: Places) -> CardSettings:
         raise CardProblemsError([f"not valid TOML: {error}"]) from error
     except RecursionError as error:
         raise CardProblemsError(["not valid TOML: too many brackets within brackets"]) from error
-    reader = _Reader(document)
+    reader = CardReader(document)
     role = reader.choice("role", "name", ROLES, "agent")
     settings = CardSettings(
         name=reader.text("device", "name", None, "letters a-z, digits and -, such as pi-kitchen", _ID),
@@ -191,7 +121,7 @@ def parse_card(content: bytes, places: Places) -> CardSettings:
 def name_and_broker(content: bytes) -> tuple[str, str, Broker] | None:
     """Return name, site and broker of a card that may be wrong elsewhere: whom to tell about the rest, and as whom."""
     try:
-        reader = _Reader(tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n")))
+        reader = CardReader(tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n")))
     except (ValueError, RecursionError):
         return None
     name = reader.text("device", "name", None, "", _ID)
@@ -200,7 +130,7 @@ def name_and_broker(content: bytes) -> tuple[str, str, Broker] | None:
     return None if reader.problems else (name, site, broker)
 
 
-def _trusted_keys(reader: _Reader) -> str:
+def _trusted_keys(reader: CardReader) -> str:
     text = reader.text("updates", "trusted_keys", "", "the lines of .pub files (nonn-trainer bundle keygen)", None)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for line in lines:
@@ -211,7 +141,7 @@ def _trusted_keys(reader: _Reader) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def _students(reader: _Reader, role: str) -> tuple[int, ...] | str:
+def _students(reader: CardReader, role: str) -> tuple[int, ...] | str:
     value = reader.raw("device", "student", None)
     expected = 'the index of this device\'s student, such as 0, a list such as [0, 2], "auto" or "none"'
     if value is None:
@@ -230,7 +160,7 @@ def _students(reader: _Reader, role: str) -> tuple[int, ...] | str:
     return tuple(indices)
 
 
-def _broker(reader: _Reader, role: str) -> Broker:
+def _broker(reader: CardReader, role: str) -> Broker:
     own = "127.0.0.1" if role != "agent" else None
     host = reader.text("broker", "host", own, "the broker's name or address, such as coordinator.local", _HOST)
     ca = reader.pem("broker", "ca", "CERTIFICATE")
@@ -254,7 +184,7 @@ def _broker(reader: _Reader, role: str) -> Broker:
     return Broker(host, int(port), ca, cert, key, insecure is True)
 
 
-def _server(reader: _Reader, role: str) -> BrokerServer | None:
+def _server(reader: CardReader, role: str) -> BrokerServer | None:
     cert = reader.pem("broker_server", "cert", "CERTIFICATE")
     key = reader.pem("broker_server", "key", "")
     acl = reader.text("broker_server", "acl", "", "the access rules that nonn-coordinator init wrote", None)
@@ -269,7 +199,7 @@ def _server(reader: _Reader, role: str) -> BrokerServer | None:
     return BrokerServer(cert, key, acl, crl)
 
 
-def _wifi(reader: _Reader, places: Places) -> Wifi | None:
+def _wifi(reader: CardReader, places: Places) -> Wifi | None:
     given = {key: reader.text("wifi", key, "", "text in quotes", None) for key in ("ssid", "psk", "country")}
     if not any(given.values()):
         return None
@@ -282,7 +212,7 @@ def _wifi(reader: _Reader, places: Places) -> Wifi | None:
     return wifi
 
 
-def _camera(reader: _Reader) -> Camera | None:
+def _camera(reader: CardReader) -> Camera | None:
     kind = reader.choice("camera", "kind", CAMERAS, "none")
     device = reader.text("camera", "device", "/dev/video0", "a path such as /dev/video0", _DEVICE_PATH)
     # Its own name unless the card says another: one camera, one source.
@@ -294,7 +224,7 @@ def _camera(reader: _Reader) -> Camera | None:
     return Camera(kind, device, source, float(rate)) if kind != "none" else None  # type: ignore[arg-type]
 
 
-def _zone(reader: _Reader, places: Places) -> str:
+def _zone(reader: CardReader, places: Places) -> str:
     zone = reader.text("time", "zone", "UTC", "a time zone such as Europe/Berlin", None)
     if zone and not places.is_zone(zone):
         reader.problems.append(f'[time] zone = "{zone}": no such zone; expected one such as Europe/Berlin')

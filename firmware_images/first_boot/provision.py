@@ -13,7 +13,8 @@ from pathlib import Path
 
 from edge_agent.console.atomic_file import sync_folder, write_atomically
 from edge_agent.protocol.device_card import CARD_FILE
-from firmware_images.first_boot.card_settings import CardProblemsError, CardSettings, Places, parse_card
+from firmware_images.first_boot.card_reader import CardProblemsError
+from firmware_images.first_boot.card_settings import CardSettings, Places, parse_card
 from firmware_images.first_boot.card_template import wiped_card
 from firmware_images.first_boot.certificate_dates import validity
 from firmware_images.first_boot.device_files import (

@@ -15,7 +15,8 @@ from edge_agent.console.atomic_file import write_atomically
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.program import ProgramParser, run_program
 from firmware_images.first_boot.card_deployment import DeploymentProblemError, install_deployment
-from firmware_images.first_boot.card_settings import CardProblemsError, CardSettings, parse_card
+from firmware_images.first_boot.card_reader import CardProblemsError
+from firmware_images.first_boot.card_settings import CardSettings, parse_card
 from firmware_images.first_boot.device_files import (
     OPTIONAL_PATHS,
     DeviceFile,

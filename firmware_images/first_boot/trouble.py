@@ -8,8 +8,8 @@ from pathlib import Path
 
 from edge_agent.console.atomic_file import write_atomically
 from edge_agent.protocol.device_card import APPLIED, CARD_FILE
+from firmware_images.first_boot.card_reader import CardProblemsError
 from firmware_images.first_boot.card_settings import (
-    CardProblemsError,
     CardSettings,
     name_and_broker,
     parse_card,

@@ -38,7 +38,8 @@ from edge_agent.protocol.topics import SiteTopics
 from edge_agent.protocol.update_messages import parse_rollback
 from edge_agent.protocol.update_topics import UpdateTopics
 from firmware_images.first_boot.card_deployment import DeploymentProblemError, listed_files
-from firmware_images.first_boot.card_settings import CardProblemsError, Places, name_and_broker, parse_card
+from firmware_images.first_boot.card_reader import CardProblemsError
+from firmware_images.first_boot.card_settings import Places, name_and_broker, parse_card
 from firmware_images.first_boot.card_template import card_template, wiped_card
 from firmware_images.first_boot.certificate_dates import validity
 

@@ -36,7 +36,8 @@ from edge_agent.settings import AgentSettings
 from firmware_images.cli import main
 from firmware_images.first_boot import device_files, provision, trouble
 from firmware_images.first_boot.card_deployment import DeploymentProblemError, install_card_deployment
-from firmware_images.first_boot.card_settings import CardProblemsError, Places, parse_card
+from firmware_images.first_boot.card_reader import CardProblemsError
+from firmware_images.first_boot.card_settings import Places, parse_card
 from firmware_images.first_boot.card_template import card_template, wiped_card
 from firmware_images.first_boot.certificate_dates import validity
 from firmware_images.first_boot.clock import SAVED_CLOCK, earliest_time
