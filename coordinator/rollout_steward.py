@@ -235,9 +235,14 @@ class RolloutSteward(CoordinatorExtension):
         if manifest.input != current.input:
             size = manifest.input
             return f"images of {size.height}x{size.width}x{size.channels}: the site's sources send others"
-        known = {device.name for device in self._app.roster.devices if device.online}
-        absent = [name for name in request.canaries if name not in known]
-        return f"canary {absent[0]}: not online" if absent else ""
+        online = {device.name: device.info for device in self._app.roster.devices if device.online}
+        for name in request.canaries:
+            info = online.get(name)
+            if info is None:
+                return f"canary {name}: not online"
+            if info.deployment != self._shelf.record.active:
+                return f"canary {name}: answers with {info.deployment}; nothing to compare with {trusted.id}"
+        return ""
 
     def _watch_fetch(self, now: float) -> None:
         share, since = self._fetch_seen

@@ -70,7 +70,9 @@ def make_updater(
 
     plan = StudentPlan(entries, open_students, students)
     topics = UpdateTopics(app.topics)
-    return Updater(store, policy, plan, app.lanes, app.link, topics, settings.device, in_use, fell_back)
+    return Updater(
+        store, policy, plan, app.lanes, app.link, topics, settings.device, settings.proof_s, in_use, fell_back
+    )
 
 
 def students_of(settings: AgentSettings, manifest: Manifest, assigned: tuple[int, ...]) -> tuple[int, ...]:

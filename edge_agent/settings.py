@@ -101,6 +101,10 @@ class AgentSettings(BaseModel):
     stuck_after_s: float = Field(
         default=30.0, ge=0.5, le=3600, description="seconds after which an inference counts as stuck: a restart"
     )
+    # As long without a crash, a stuck interpreter or a failed probe proves a new student: longer than watchdogs take.
+    proof_s: float = Field(
+        default=30.0, gt=0, le=3600, description="seconds that a new deployment must run to count as sound"
+    )
     telemetry_s: float = Field(default=5.0, gt=0, le=3600, description="seconds between telemetry messages")
     problems_file: Path | None = Field(
         default=None, description="text file whose lines the device tells its site: what a person has to mend on it"

@@ -27,8 +27,6 @@ from edge_agent.student_slot import StudentSlot
 from edge_agent.switch_follower import SwitchFollower
 from edge_agent.update_report import UpdateReport
 
-# As long without a crash, a stuck interpreter or a failed probe proves a new student: longer than the watchdogs take.
-PROOF_S = 30.0
 FIRST_RETRY_S, LAST_RETRY_S = 30.0, 600.0  # after trouble that may pass, such as a full disk
 _log = logging.getLogger("update")
 
@@ -57,6 +55,7 @@ class Updater(Extension):
         link: Link,
         topics: UpdateTopics,
         device: str,
+        proof_s: float,
         in_use: Callable[[], None],
         fell_back: str = "",
     ) -> None:
@@ -66,7 +65,7 @@ class Updater(Extension):
         self._report = UpdateReport(link, topics.node(device), store)
         self._download = ArtifactDownload(store.disk, self._worker, link, topics, device, self._downloaded)
         self._switch = SwitchFollower(lanes, self._change_over, self._take_back)
-        self._device, self._in_use = device, in_use
+        self._device, self._proof_s, self._in_use = device, proof_s, in_use
         self._desired: DesiredMessage | None = None
         self._trusted: TrustedManifest | None = None
         self._proof_due: float | None = None
@@ -254,7 +253,7 @@ class Updater(Extension):
             return
         deployment, rollout = lane.deployment, self._report.rollout
         self._activating = deployment
-        self._proof_due = self._now + PROOF_S
+        self._proof_due = self._now + self._proof_s
 
         def activated(result: Exception | None) -> None:
             self._stored(result)
@@ -338,7 +337,7 @@ class Updater(Extension):
         if self._store.record.proven or self._worker.pending:
             return
         if self._proof_due is None:
-            self._proof_due = now + PROOF_S
+            self._proof_due = now + self._proof_s
         if now >= self._proof_due:
             self._proof_due = None
             self._worker.submit(self._store.prove, self._stored)

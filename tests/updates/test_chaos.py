@@ -34,6 +34,9 @@ def test_every_state_is_on_some_journey():
 def site(tmp_path_factory):
     site = Site(tmp_path_factory.mktemp("chaos"), pad_bytes=200_000)
     # Slow enough that every step can be met: a file of 200 KB takes half a second.
+    # Killed three times within half a minute, as nothing but this suite does, a device would leave its deployment.
+    for device in site.fleet.names:
+        site.fleet.extra[device] = ["--proof-s", "1"]
     site.fleet.extra["coordinator"] = ["--artifact-bytes-per-s", "1200000", "--trial-s", "1"]
     with running(site.fleet):
         observer = Observer(site.fleet)
