@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -81,7 +82,7 @@ class Authority:
                 warnings.simplefilter("error")  # what cryptography only warns of, an authority must not have
                 loaded = x509.load_pem_x509_certificate(certificate)
                 private = serialization.load_pem_private_key(key, password=None)
-        except (ValueError, TypeError, Warning):
+        except (ValueError, TypeError, UnsupportedAlgorithm, Warning):
             raise ValueError("no certificate with an unencrypted private key") from None
         if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != loaded.public_key():
             raise ValueError("certificate and private key do not belong together")

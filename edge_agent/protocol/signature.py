@@ -72,12 +72,13 @@ class SigningKey:
     @classmethod
     def from_pem(cls, content: bytes) -> "SigningKey":
         """Read PKCS8 PEM; ValueError without a word of the content."""
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         try:
             key = serialization.load_pem_private_key(content, password=None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             raise ValueError("not an unencrypted PEM private key") from None
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError("not an Ed25519 key")  # noqa: TRY004 (the content is wrong, not a type)

@@ -49,6 +49,15 @@ def test_nothing_is_not_a_signature():
         TRUSTED.verify("manifest", b"x", [])
 
 
+def test_a_key_of_an_algorithm_that_nobody_knows_is_no_key():
+    foreign = (
+        b"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYD/2VwBCIEIM3NQK2OL6UW2F1mvLooLzvV45AAQZYYaBiBYYN2fSu3\n"
+        b"-----END PRIVATE KEY-----\n"
+    )
+    with pytest.raises(ValueError, match="PEM"):
+        SigningKey.from_pem(foreign)
+
+
 def test_a_private_key_shows_itself_nowhere():
     pem = OURS.to_pem()
     assert SigningKey.from_pem(pem).sign("manifest", b"x") == OURS.sign("manifest", b"x")
