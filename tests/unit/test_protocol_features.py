@@ -1,7 +1,7 @@
 """Features: int8 and float32 survive the trip, everything else is refused, nothing overflows in the head."""
 
 import struct
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,11 @@ scalar_messages = int8_messages | float_messages
 messages = scalar_messages | code_messages()
 
 
+def all_but_values(message: FeatureMessage) -> list[object]:
+    """Arrays have no single truth value, which Python 3.13 asks them for."""
+    return [getattr(message, field.name) for field in fields(message) if field.name != "values"]
+
+
 @given(scalar_messages)
 def test_round_trip(message: FeatureMessage) -> None:
     payload = encode_features(message)
@@ -61,7 +66,7 @@ def test_round_trip(message: FeatureMessage) -> None:
     decoded = decode_features(payload)
     assert decoded.values.dtype == message.values.dtype
     assert np.array_equal(decoded.values, message.values)
-    assert replace(decoded, values=message.values) == message
+    assert all_but_values(decoded) == all_but_values(message)
     assert encode_features(decoded) == payload
 
 

@@ -19,9 +19,13 @@ from trainer.tvm_export.export import export_tvm_students  # noqa: E402
 from trainer.tvm_export.graph_reader import read_network  # noqa: E402
 from trainer.tvm_export.outcome import UnsupportedStudentError, WrongStudentError  # noqa: E402
 from trainer.tvm_export.simple_kernels import build_pool  # noqa: E402
-from trainer.tvm_export.targets import CROSS_COMPILER, TARGETS, host_targets  # noqa: E402
+from trainer.tvm_export.targets import CROSS_COMPILER, TARGETS, has_linker, host_targets  # noqa: E402
 
 RUNNABLE = [t.name for t in host_targets() if why_unfit(t.name, this_cpu()) is None]
+needs_linker = pytest.mark.skipif(
+    not all(map(has_linker, host_targets())),
+    reason="no linker: apt install g++, or pip install ziglang",
+)
 TILED_CPUS = [AVX512, AVX2, CORTEX_A53, CORTEX_A76]
 
 # (height, width, channels in, channels out, kernel, stride, padding): WRN, VGG and airbench shapes, then odd ones.
@@ -128,6 +132,7 @@ def test_pools_match_numpy(anchor, kernel):
 
 @pytest.mark.skipif(not RUNNABLE, reason="no TVM target for this CPU")
 @pytest.mark.parametrize("target", RUNNABLE)
+@needs_linker
 def test_a_real_student_answers_as_under_litert(tiny, tmp_path, target):
     rng = np.random.default_rng(0)
     for index in range(3):
@@ -154,6 +159,7 @@ def test_modules_for_the_pi_are_refused_here(tiny, tmp_path):
 
 
 @pytest.mark.skipif(not RUNNABLE, reason="no TVM target for this CPU")
+@needs_linker
 def test_a_module_of_another_tvm_is_refused(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("trainer.tvm_export.compiler.metadata.version", lambda _: "0.1.0")
@@ -162,6 +168,7 @@ def test_a_module_of_another_tvm_is_refused(tiny, tmp_path, monkeypatch):
         open_runtime(compiled.path, "tvm")
 
 
+@needs_linker
 def test_a_module_for_a_better_cpu_of_this_architecture_is_refused(tiny, tmp_path, monkeypatch):
     """As an A76's on a Pi 3: the file loads, its first instruction that is not there would kill the agent."""
     path = compile_student(tiny / "student-0.float32.tflite", tmp_path / "v.so", RUNNABLE[-1]).path
@@ -171,6 +178,7 @@ def test_a_module_for_a_better_cpu_of_this_architecture_is_refused(tiny, tmp_pat
         open_runtime(path, "tvm")
 
 
+@needs_linker
 def test_threads_are_for_litert_and_a_warning_says_so(tiny, tmp_path, caplog):
     path = compile_student(tiny / "student-0.float32.tflite", tmp_path / "t.so", RUNNABLE[-1]).path
     open_runtime(path, "tvm", 1)
@@ -179,6 +187,7 @@ def test_threads_are_for_litert_and_a_warning_says_so(tiny, tmp_path, caplog):
     assert "t.so: TVM students run on one thread; num_threads = 3 is for LiteRT" in caplog.text
 
 
+@needs_linker
 def test_int8_files_unknown_targets_and_damage_are_refused(tiny, tmp_path):
     with pytest.raises(UnsupportedStudentError):
         compile_student(tiny / "student-0.int8.tflite", tmp_path / "x.so", RUNNABLE[-1])
@@ -192,6 +201,7 @@ def test_int8_files_unknown_targets_and_damage_are_refused(tiny, tmp_path):
 
 @pytest.mark.skipif(not RUNNABLE, reason="no TVM target for this CPU")
 @pytest.mark.skipif(not shutil.which(CROSS_COMPILER), reason=f"{CROSS_COMPILER} is not installed")
+@needs_linker
 def test_a_student_is_exported_for_every_target_or_for_none(tiny, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
     exported = export_tvm_students(tiny / "student-0.float32.tflite", tmp_path, images, ["aarch64-cortex-a72"]).compiled

@@ -68,17 +68,22 @@ def best_host_target() -> str:
     return fitting[-1]
 
 
+def has_linker(target: ExportTarget) -> bool:
+    """Tell whether this machine can link a module for the target."""
+    return bool(shutil.which(_compiler(target)) or importlib.util.find_spec("ziglang"))
+
+
 def linker_for(target: ExportTarget) -> Callable[..., None]:
     """Return what `export_library` calls to link: g++ of this machine, Debian's cross compiler or zig."""
-    compiler = "g++" if target.machine == platform.machine() else CROSS_COMPILER
+    compiler = _compiler(target)
     if shutil.which(compiler):
         command = [compiler]
     elif importlib.util.find_spec("ziglang"):
         command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{target.machine}-linux-gnu.{OLDEST_GLIBC}"]
     else:
         raise MissingCompilerError(
-            f"no linker for {target.machine}: install {compiler} (Debian: g++-aarch64-linux-gnu) "
-            "or pip install ziglang==0.17.1"
+            f"no linker for {target.machine}: install {compiler} "
+            f"(Debian: {'g++' if compiler == 'g++' else 'g++-aarch64-linux-gnu'}) or pip install ziglang==0.17.1"
         )
 
     def link(output: str, objects: list[str], options: list[str] | None = None) -> None:
@@ -90,3 +95,7 @@ def linker_for(target: ExportTarget) -> Callable[..., None]:
     link.output_format = "so"  # type: ignore[attr-defined]  # TVM reads both from the function
     link.object_format = "o"  # type: ignore[attr-defined]
     return link
+
+
+def _compiler(target: ExportTarget) -> str:
+    return "g++" if target.machine == platform.machine() else CROSS_COMPILER
