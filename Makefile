@@ -27,7 +27,7 @@ fuzz: $(VENV)/.dev ## every parser that touches network or card, for MINUTES=30
 	$(BIN)/python tests/security/fuzz.py --minutes $(MINUTES)
 
 test-aarch64: $(VENV)/.dev ## the agent's engines on an emulated Cortex-A53
-	$(BIN)/pytest tests/aarch64
+	PYTHON=$(BIN)/python tests/aarch64/run.sh
 
 soak: $(VENV)/.dev ## steady load for MINUTES=30: memory, descriptors, latency drift
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)

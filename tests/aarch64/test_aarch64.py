@@ -86,11 +86,10 @@ def test_tvm_students_agree_and_other_cpus_code_is_refused(tiny, repository, tmp
     for path in _deployments(tiny):
         deployment = open_deployment(path)
         image = _golden_image(deployment, path)
-        float_file = next(
-            a.file
-            for a in deployment.manifest.students[0].artifacts
-            if (a.engine, a.precision) == ("tflite", "float32")
-        )
+        artifacts = deployment.manifest.students[0].artifacts
+        float_file = next((a.file for a in artifacts if (a.engine, a.precision) == ("tflite", "float32")), None)
+        if float_file is None:
+            continue  # the example has int8 alone; TVM compiles float32
         modules = {}
         for target in ("aarch64-cortex-a53", "aarch64-cortex-a72", "aarch64-cortex-a76", "x86_64-v3"):
             modules[target] = tmp_path / f"{path.name}.{target}.so"
