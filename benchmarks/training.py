@@ -94,12 +94,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     return distillation_rate(arguments)
 
 
-def steps_per_second(step: Callable[[int], Any]) -> float:
-    """Whole steps in about ROW_SECONDS, after a warm-up that compiles."""
+def steps_per_second(step: Callable[[int], Any], seconds: float = ROW_SECONDS) -> float:
+    """Whole steps in about that time, at least one, after a warm-up that compiles."""
     for number in range(WARM_UP_STEPS):
         step(number)
     started, done = time.perf_counter(), 0
-    while time.perf_counter() - started < ROW_SECONDS:
+    while not done or time.perf_counter() - started < seconds:
         step(WARM_UP_STEPS + done)
         done += 1
     return done / (time.perf_counter() - started)
@@ -128,46 +128,64 @@ def teacher_rate(name: str) -> float:
 
 def distillation_rate(arguments: argparse.Namespace) -> dict[str, float]:
     """Images/s of the training, of model.fit on the same network, or of making batches alone."""
-    import keras
-
-    from trainer.augmentation import AugmentedViews
-    from trainer.configuration import RunConfiguration
-    from trainer.datasets import Split
-    from trainer.distillation import BatchMaker, DistillationStep
-    from trainer.network_cost import network_cost
-    from trainer.student_network import JointPlan, build_joint
-    from trainer.teacher_outputs import Outputs
-
-    filters, rng = 256, np.random.default_rng(0)
-    partitions = [part.tolist() for part in np.array_split(np.arange(filters), arguments.students)]
-    widths = tuple(len(part) for part in partitions)
-    networks = (arguments.student,) * arguments.students
-    joint = build_joint(JointPlan(networks, widths, (SIDE, SIDE, 3), CLASSES, (120.0,) * 3, (60.0,) * 3))
-    images = rng.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
-    labels = rng.integers(0, CLASSES, IMAGES)
+    bench = DistillationBench((arguments.student,) * arguments.students, BATCH)
     if arguments.worker == "fit":
-        network = keras.Model(joint.input, joint.outputs[0])
+        return {"rate": bench.model_fit_rate()}
+    if arguments.worker == "batches":
+        return {"rate": BATCH * steps_per_second(bench.batches)}
+    return {"rate": BATCH * steps_per_second(bench.step), "macs": bench.macs}
+
+
+class DistillationBench:
+    """The stage `distill` on random images, with cached outputs of a teacher of 256 filters."""
+
+    def __init__(self, networks: tuple[str, ...], batch: int) -> None:
+        from trainer.augmentation import AugmentedViews
+        from trainer.configuration import RunConfiguration
+        from trainer.datasets import Split
+        from trainer.distillation import BatchMaker, DistillationStep
+        from trainer.student_network import JointPlan, build_joint
+        from trainer.teacher_outputs import Outputs
+
+        filters, rng = 256, np.random.default_rng(0)
+        partitions = [part.tolist() for part in np.array_split(np.arange(filters), len(networks))]
+        widths = tuple(len(part) for part in partitions)
+        self._joint = build_joint(JointPlan(networks, widths, (SIDE, SIDE, 3), CLASSES, (120.0,) * 3, (60.0,) * 3))
+        self._images = rng.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
+        self._labels = rng.integers(0, CLASSES, IMAGES)
+        settings = RunConfiguration(
+            dataset="cifar10", teacher="wrn-40-4", student=networks, students=len(networks), batch=batch, views=1
+        )
+        outputs = Outputs(
+            rng.random((IMAGES, filters)).astype(np.float16), rng.normal(size=(IMAGES, CLASSES)).astype(np.float16)
+        )
+        views = AugmentedViews.draw(1, IMAGES, settings.crop_pad, settings.flip, 0)
+        self.batches = BatchMaker(Split(self._images, self._labels), views, [outputs], settings)
+        self._take = DistillationStep(self._joint, partitions, settings)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image, all students."""
+        from trainer.network_cost import network_cost
+
+        return network_cost(self._joint).macs
+
+    def step(self, number: int) -> float:
+        """One training step; returns its loss."""
+        return float(self._take(self.batches(number), number, 1000)["loss"])
+
+    def model_fit_rate(self, steps: int = 40) -> float:
+        """Images/s of Keras' own loop on the same network, labels only."""
+        import keras
+
+        network = keras.Model(self._joint.input, self._joint.outputs[0])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         network.compile(keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True), loss)
-        steps = 40
+        images, labels = self._images, self._labels
         network.fit(images[: BATCH * WARM_UP_STEPS], labels[: BATCH * WARM_UP_STEPS], BATCH, verbose=0)
         started = time.perf_counter()
         network.fit(images[: BATCH * steps], labels[: BATCH * steps], BATCH, verbose=0)
-        return {"rate": BATCH * steps / (time.perf_counter() - started)}
-    settings = RunConfiguration(
-        dataset="cifar10", teacher=arguments.teacher, student=(arguments.student,), students=arguments.students,
-        batch=BATCH, views=1,
-    )  # fmt: skip
-    outputs = Outputs(
-        rng.random((IMAGES, filters)).astype(np.float16), rng.normal(size=(IMAGES, CLASSES)).astype(np.float16)
-    )
-    views = AugmentedViews.draw(1, IMAGES, settings.crop_pad, settings.flip, 0)
-    batches = BatchMaker(Split(images, labels), views, [outputs], settings)
-    if arguments.worker == "batches":
-        return {"rate": BATCH * steps_per_second(batches)}
-    step = DistillationStep(joint, partitions, settings)
-    rate = BATCH * steps_per_second(lambda number: float(step(batches(number), number, 1000)["loss"]))
-    return {"rate": rate, "macs": network_cost(joint).macs}
+        return BATCH * steps / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":
