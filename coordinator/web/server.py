@@ -23,6 +23,9 @@ from coordinator.web.view import PageView
 from edge_agent.console.exit_codes import ExitCode, UserError
 
 MAX_CONNECTIONS = 256
+# Refusals are held back, so whoever floods keeps his connections: these places remain for other addresses. It is not
+# fewer, because behind a proxy all pages come from one address, and 128 of them may stream.
+MAX_CONNECTIONS_OF_ONE_ADDRESS = 192
 BACKLOG = 128
 FIRST_BYTES_S = 10.0  # a connection that has not asked for anything by then only occupies a place
 # The live loop waits for the interpreter lock at most this long when a message comes (Python's default: 5 ms).
@@ -148,12 +151,19 @@ class WebServer:
 
 
 class ImpatientProtocol(H11Protocol):
-    """HTTP/1.1 that hangs up on connections which never ask for anything."""
+    """HTTP/1.1 that hangs up on connections which never ask for anything, and on an address that has too many."""
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock."""
         super().connection_made(transport)
-        self.loop.call_later(FIRST_BYTES_S, self._hang_up_if_silent)
+        if self._connections_of_its_address() > MAX_CONNECTIONS_OF_ONE_ADDRESS:
+            transport.abort()
+        else:
+            self.loop.call_later(FIRST_BYTES_S, self._hang_up_if_silent)
+
+    def _connections_of_its_address(self) -> int:
+        clients = [getattr(connection, "client", None) or ("",) for connection in self.connections]
+        return sum(1 for client in clients if client[0] == (self.client or ("",))[0])
 
     def _hang_up_if_silent(self) -> None:
         connection, request = getattr(self, "transport", None), getattr(self, "cycle", None)

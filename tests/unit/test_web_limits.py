@@ -62,6 +62,14 @@ def post(server, path, body, headers=None):
     return answer.status, content
 
 
+def get_status(server, path):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
 def test_an_upload_that_stops_half_way_is_told_408(server, monkeypatch):
     monkeypatch.setattr(coordinator.web.uploads, "UPLOAD_TIMEOUT_S", 0.5)
     with connect(server) as slow:
@@ -143,6 +151,28 @@ def test_who_asks_too_often_waits_for_the_refusal(server):
     # Without the wait, four clients get thousands of refusals in this time.
     assert 4 <= statuses.count(429) <= 4 * (3.0 / REFUSAL_DELAY_S + 1)
     assert len(statuses) - statuses.count(429) <= 6
+
+
+def connect_from(address, server):
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20, source_address=(address, 0))
+
+
+def test_a_flood_from_one_address_leaves_room_for_others(server):
+    """All of 127.0.0.0/8 is this machine: the flooder has one address, the page another."""
+    asked = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with contextlib.ExitStack() as flood:
+        for _ in range(coordinator.web.server.MAX_CONNECTIONS):
+            with contextlib.suppress(ConnectionError):  # the last ones are hung up on
+                flood.enter_context(connect_from("127.0.0.2", server)).sendall(asked)
+        time.sleep(REFUSAL_DELAY_S)
+        assert get_status(server, "/login") == 200
+        status, seconds = answer_of(flood.enter_context(connect_from("127.0.0.2", server)))
+        assert status is None
+        assert seconds < coordinator.web.server.FIRST_BYTES_S / 2
+    time.sleep(0.2)
+    with connect_from("127.0.0.2", server) as later:  # his places are free again
+        later.sendall(asked)
+        assert answer_of(later)[0] is not None
 
 
 def test_uploads_share_one_rate():
