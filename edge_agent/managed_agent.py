@@ -13,8 +13,9 @@ from edge_agent.protocol.manifest import Artifact, FileEntry, Manifest, Student
 from edge_agent.protocol.update_topics import UpdateTopics
 from edge_agent.protocol.update_trust import TrustedManifest, commit
 from edge_agent.settings import AgentSettings
+from edge_agent.standby_preparation import StudentPlan
 from edge_agent.student_slot import StudentSlot, choose_artifact, install_student
-from edge_agent.updater import StudentPlan, Updater
+from edge_agent.updater import Updater
 
 _log = logging.getLogger("update")
 
