@@ -1,6 +1,7 @@
 """What goes wrong on one device: a full disk, a student that crashes. It says why, and the site goes on."""
 
 import shutil
+import signal
 import subprocess
 import time
 
@@ -35,6 +36,16 @@ def site(tmp_path_factory):
             subprocess.run(["umount", str(disk)])
 
 
+def crash_three_times(fleet, observer, name):
+    """What a student that crashes at its first frames does to the agent, and systemd restarts it."""
+    for _ in range(3):
+        session = observer.json(f"node/{name}/info")["session"]
+        fleet.kill(name, signal.SIGABRT)
+        fleet.restart(name)
+        observer.wait("it is back", lambda o, old=session: o.json(f"node/{name}/info")["session"] != old)
+    observer.wait("it says why", lambda o: "ended 3 times" in o.json(f"node/{name}/update").get("error", ""))
+
+
 def test_a_full_disk_is_told_and_nothing_is_switched(site):
     observer, traffic = Observer(site.fleet), Traffic(site.fleet.port).start()
     time.sleep(1.0)
@@ -65,12 +76,7 @@ def test_a_student_that_crashes_after_the_switch_is_left_and_the_site_goes_back(
     words = [*COORDINATOR, "deploy", str(site.folder / "3.nonn"), "--wait", "--broker-port", str(fleet.port)]
     client = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     observer.wait("it answers", lambda o: o.json("node/pi-1/update").get("installed") == bad.id)
-    for _ in range(3):  # what a student that crashes at its first frames does to the agent, and systemd restarts it
-        session = observer.json("node/pi-1/info")["session"]
-        fleet.kill("pi-1", 6)
-        fleet.restart("pi-1")
-        observer.wait("it is back", lambda o, old=session: o.json("node/pi-1/info")["session"] != old)
-    observer.wait("it says why", lambda o: "ended 3 times" in o.json("node/pi-1/update").get("error", ""))
+    crash_three_times(fleet, observer, "pi-1")
     said = observer.json("node/pi-1/update")
     assert said["state"] == "rolled_back"
     assert said["installed"] == site.first.id
@@ -83,4 +89,25 @@ def test_a_student_that_crashes_after_the_switch_is_left_and_the_site_goes_back(
     site.check(traffic)
     # A crash of the only device with a student costs its part of the answers, never an answer.
     assert traffic.results()["abandoned"] == 0
+    observer.close()
+
+
+def test_a_device_that_went_back_alone_can_not_be_the_canary_of_the_next_update(site):
+    """It would be compared with what the site no longer runs: the request is refused, and nothing is fetched."""
+    fleet, observer = site.fleet, Observer(site.fleet)
+    observer.wait("all", all_run(fleet, site.first.id))
+    fourth, fifth = site.bundle(4), site.bundle(5)
+    words = [*COORDINATOR, "deploy", str(site.folder / "4.nonn"), "--wait", "--broker-port", str(fleet.port)]
+    client = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    observer.wait("spare-0 answers", lambda o: o.json("node/spare-0/update").get("installed") == fourth.id)
+    crash_three_times(fleet, observer, "spare-0")
+    output, _ = client.communicate(timeout=60)
+    assert client.returncode == 0, output  # pi-0 runs the same student
+    assert observer.json("node/spare-0/info")["deployment"] == site.first.id
+    alone, unknown = (site.deploy(5, "--canary", name) for name in ("spare-0", "pi-9"))
+    assert (alone.returncode, unknown.returncode) == (65, 65)
+    assert f"canary spare-0: answers with {site.first.id}; nothing to compare with {fifth.id}" in alone.stderr
+    assert "canary pi-9: not online" in unknown.stderr
+    observer.step()
+    assert not [said for topic, said in observer.history if topic.endswith("/rollout") and fifth.id in said.decode()]
     observer.close()
