@@ -42,11 +42,17 @@ def _each_once(students: Any) -> Any:
 
 
 def _student_words(given: Any) -> Any:
-    """`auto` and `none` as people write them in flags and files."""
-    words = given if isinstance(given, list | tuple) else [given]
-    if list(words) == ["auto"]:
+    """`auto` and `none` as people write them in flags and files; a number that stands alone in a file is one, too."""
+    words = list(given) if isinstance(given, list | tuple) else [given]
+    if words == ["auto"]:
         return "auto"
-    return () if list(words) == ["none"] else given
+    if words == ["none"]:
+        return ()
+    if not all(isinstance(word, int) or (isinstance(word, str) and word.strip().isdecimal()) for word in words):
+        raise ValueError(
+            f"students {', '.join(map(str, words))}: expected numbers such as 0,2, or auto alone, or none alone"
+        )
+    return words
 
 
 Students = tuple[Annotated[int, Field(ge=0, lt=MAX_STUDENTS)], ...]
@@ -64,7 +70,10 @@ class CameraSettings(BaseModel):
     )
     location: str = Field(default="", description="/dev/video0, a file, a folder or a URL, as the kind needs it")
     frames_per_s: float = Field(default=5.0, gt=0, le=240, description="images a second")
-    exposure_us: int | None = Field(default=None, ge=1, description="fixed exposure time; automatic without it")
+    # The longest that any Pi camera has is 694 s (HQ); the driver counts in 32 bits.
+    exposure_us: int | None = Field(
+        default=None, ge=1, le=1_000_000_000, description="fixed exposure time; automatic without it"
+    )
     gain: float | None = Field(default=None, ge=1, le=64, description="fixed analogue gain; automatic without it")
     picture_per_s: float = Field(
         default=0.0, ge=0, le=30, description="JPEG pictures a second for people to see, on picture/<source>"

@@ -3,9 +3,15 @@
 import ipaddress
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 SHORTEST_TOKEN = 16
+
+
+def _long_enough(token: SecretStr) -> SecretStr:
+    if len(token.get_secret_value()) < SHORTEST_TOKEN:
+        raise ValueError(f"expected {SHORTEST_TOKEN} characters or more, such as `openssl rand -hex 16` prints")
+    return token
 
 
 class DashboardSettings(BaseModel):
@@ -18,7 +24,7 @@ class DashboardSettings(BaseModel):
     host: str = Field(
         default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for all, which needs a token"
     )
-    token: SecretStr | None = Field(
+    token: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(
         default=None, description=f"what people log in with, {SHORTEST_TOKEN} characters or more; better in a file"
     )
     read_only: bool = Field(default=False, description="show only: no images to classify, no updates")
@@ -26,10 +32,6 @@ class DashboardSettings(BaseModel):
 
     @model_validator(mode="after")
     def _strangers_need_a_token(self) -> Self:
-        if self.token is not None and len(self.token.get_secret_value()) < SHORTEST_TOKEN:
-            raise ValueError(
-                f"token: expected {SHORTEST_TOKEN} characters or more, such as `openssl rand -hex 16` prints"
-            )
         if self.port is not None and self.token is None and not self.on_loopback:
             raise ValueError(
                 f"token: expected one, because {self.host} is not loopback; `openssl rand -hex 16` prints one"

@@ -18,6 +18,14 @@ Settings = TypeVar("Settings", bound=BaseModel)
 FieldPath = tuple[str, ...]
 _TABLE = re.compile(r"\s*\[\s*([A-Za-z0-9_.\- ]+)\]\s*(#.*)?$")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# pydantic's words for these name Python's types.
+_EXPECTATIONS = {
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "float_parsing": "a number", "bool_type": "true or false",
+    "bool_parsing": "true or false", "string_type": "text", "string_too_short": "text", "path_type": "a path",
+    "tuple_type": "a list", "model_type": "a table",
+}  # fmt: skip
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, kind: type[BaseModel]) -> None:
@@ -27,7 +35,7 @@ def add_setting_flags(parser: argparse.ArgumentParser, kind: type[BaseModel]) ->
     for path, field in _leaves(kind):
         default = "" if field.default in (None, PydanticUndefined) else f" [{_shown(field.default)}]"
         text = f"{field.description or ''}{default}".replace("%", "%%")
-        if switch := _extra(field, "switch"):
+        if switch := _switch(field):
             # Given bare it means yes; the long form takes a value like any other flag.
             group.add_argument(switch, dest=_destination(path), action="store_const", const="true", help=text)
             text = f"the same, with true or false{default}"
@@ -45,13 +53,26 @@ def load_settings(kind: type[Settings], arguments: argparse.Namespace, environ: 
         if value is not None:
             origins[path] = _flag(path) if flag_value is not None else f"environment {variable}"
             _put(tree, path, value.split(",") if _is_collection(field) else value)
+
+    def refusal(path: FieldPath, expectation: str) -> UserError:
+        return UserError(_place(path, origins, text, arguments.config) + expectation, ExitCode.CONFIGURATION)
+
+    for path, field in _leaves(kind):
+        if (expected := _what_pydantic_overlooks(field, _get(tree, path))) is not None:
+            raise refusal(path, expected)
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # What stands there wrongly before what is missing: a misspelt key is both.
         first = next((problem for problem in problems if problem["type"] != "missing"), problems[0])
-        raise UserError(_explain(kind, first, origins, text, arguments.config), ExitCode.CONFIGURATION) from None
+        path = _setting_of(kind, tuple(str(part) for part in first["loc"]))
+        raise refusal(path, _expectation(kind, first, path)) from None
+
+
+def setting_names(kind: type[BaseModel]) -> list[str]:
+    """All settings, as they are called in messages and TOML files: broker.host."""
+    return [".".join(path) for path, _ in _leaves(kind)]
 
 
 def _read_toml(path: Path | None) -> tuple[str, dict[str, Any]]:
@@ -72,15 +93,30 @@ def _read_toml(path: Path | None) -> tuple[str, dict[str, Any]]:
         raise UserError(f"{path}:{line}: not valid TOML: {error}", ExitCode.CONFIGURATION) from None
 
 
-def _explain(
-    kind: type[BaseModel], error: ErrorDetails, origins: Mapping[FieldPath, str], text: str, config: Path | None
-) -> str:
-    path = tuple(str(part) for part in error["loc"])
-    name = ".".join(path) or "settings"
+def _what_pydantic_overlooks(field: FieldInfo, value: Any) -> str | None:
+    """It takes '' for the path '.', true for the number 1, and a name of two lines."""
+    kinds = set(_kinds(field.annotation))
+    parts = value if isinstance(value, list) else [value]
+    if value == "" and Path in kinds:
+        return "expected a path"
+    if kinds & {int, float} and any(isinstance(part, bool) for part in parts):
+        return "expected a number, not true or false"
+    if SecretStr not in kinds and any(isinstance(part, str) and _CONTROL.search(part) for part in parts):
+        return "expected text without control characters"
+    return None
+
+
+def _setting_of(kind: type[BaseModel], location: FieldPath) -> FieldPath:
+    """The setting that an error is about, without pydantic's names for parts of it."""
+    return next((path for path, _ in _leaves(kind) if location[: len(path)] == path), location)
+
+
+def _place(path: FieldPath, origins: Mapping[FieldPath, str], text: str, config: Path | None) -> str:
+    """Name the flag, variable or line, and the setting."""
     origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), None)
     if origin is None and config is not None and path:
         origin = f"{config}:{line_of(text, path)}"
-    return f"{origin + ': ' if origin else ''}{name}: {_expectation(kind, error, path)}"
+    return f"{origin + ': ' if origin else ''}{'.'.join(path) or 'settings'}: "
 
 
 def _expectation(kind: type[BaseModel], error: ErrorDetails, path: FieldPath) -> str:
@@ -91,13 +127,16 @@ def _expectation(kind: type[BaseModel], error: ErrorDetails, path: FieldPath) ->
         known = [".".join(leaf) for leaf, _ in _leaves(kind)]
         close = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(path[-1], known, 1)
         return f"no such setting; expected {close[0] if close else 'one that --help lists'}"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ")
-    secret = any(
-        leaf == path and SecretStr in (field.annotation, *get_args(field.annotation)) for leaf, field in _leaves(kind)
-    )
-    if secret or not isinstance(error["input"], str | int | float):
+    if error["type"] in _EXPECTATIONS:
+        message = f"expected {_EXPECTATIONS[error['type']]}"
+    else:
+        message = error["msg"].removeprefix("Value error, ")
+        message = message.replace("Input should be ", "expected ").replace("String should match", "expected text of")
+    secret = any(leaf == path and SecretStr in _kinds(field.annotation) for leaf, field in _leaves(kind))
+    given = repr(error["input"])
+    if secret or given in message or not isinstance(error["input"], str | int | float):
         return message
-    return f"{message} (got {error['input']!r})"
+    return f"{message} (got {given})"
 
 
 def line_of(text: str, path: FieldPath) -> int:
@@ -125,17 +164,24 @@ def _leaves(kind: type[BaseModel], prefix: FieldPath = ()) -> Iterator[tuple[Fie
         nested = field.annotation
         if isinstance(nested, type) and issubclass(nested, BaseModel):
             yield from _leaves(nested, (*prefix, name))
-        elif not _extra(field, "toml_only"):
+        else:
             yield (*prefix, name), field
 
 
-def _extra(field: FieldInfo, name: str) -> Any:
-    return field.json_schema_extra.get(name) if isinstance(field.json_schema_extra, dict) else None
+def _switch(field: FieldInfo) -> Any:
+    """The short flag of a setting that is mostly given bare."""
+    return field.json_schema_extra.get("switch") if isinstance(field.json_schema_extra, dict) else None
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """A setting's type and all that it is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
 
 
 def _is_collection(field: FieldInfo) -> bool:
-    kinds = [field.annotation, *get_args(field.annotation)]
-    return any(get_origin(kind) in (tuple, list, frozenset) for kind in kinds)
+    return any(get_origin(kind) in (tuple, list, frozenset) for kind in _kinds(field.annotation))
 
 
 def _put(tree: dict[str, Any], path: FieldPath, value: Any) -> None:
@@ -143,6 +189,12 @@ def _put(tree: dict[str, Any], path: FieldPath, value: Any) -> None:
         child = tree.setdefault(part, {})
         tree = child if isinstance(child, dict) else {}
     tree[path[-1]] = value
+
+
+def _get(tree: Any, path: FieldPath) -> Any:
+    for part in path:
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
 
 
 def _flag(path: FieldPath) -> str:

@@ -22,7 +22,9 @@ class UpdateSettings(BaseModel):
     allow_unsigned: bool = Field(
         default=False, description="take updates that nobody signed; only with a broker on this machine"
     )
-    disk_budget_mb: float | None = Field(default=None, gt=0, description="most that the store may take [the disk]")
+    disk_budget_mb: float | None = Field(
+        default=None, gt=0, le=1e9, description="most that the store may take [the disk]"
+    )
 
 
 def trust_policy(trusted_keys: Path | None, allow_unsigned: bool, broker_host: str) -> TrustPolicy:

@@ -22,6 +22,8 @@ def check_id(text: str, what: str) -> str:
 
 def check_sources(sources: tuple[str, ...]) -> tuple[str, ...]:
     """Return `sources` if each is a legal id and stands there once, or if it is `+` alone; else ValueError."""
+    if not sources:
+        raise ValueError("expected names of sources, or + for all")
     for source in sources:
         if source != "+":
             check_id(source, "source")
