@@ -1,5 +1,6 @@
 """Look into an image without mounting it: partitions, files of the FAT partition, whole partitions as files."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -78,3 +79,9 @@ def ext4_label(partition: Path) -> str:
     text = programs.run(["dumpe2fs", "-h", partition])
     found = re.search(r"^Filesystem volume name:\s+(\S+)", text, re.MULTILINE)
     return found[1] if found else ""
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

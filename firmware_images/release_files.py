@@ -1,6 +1,5 @@
 """What stands beside an image: compressed forms, signed checksums, block map, bill of materials, catalogue."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from firmware_images import programs
 from firmware_images.bill_of_materials import write_bill
 from firmware_images.block_map import write_block_map
+from firmware_images.disk_files import sha256_of
 from firmware_images.imager import catalogue
 from firmware_images.spec import ImageSpec
 from firmware_images.tree_content import SITE
@@ -59,9 +59,3 @@ def write_release(
     if not options.keep_raw:
         raw.unlink()
     say(f"{packed.name}: {packed.stat().st_size >> 20} MiB, {mapped} blocks in use, {components} components")
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
