@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.console.exit_codes import UserError
+from edge_agent.protocol.status import NodeInfo
 from edge_agent.student_slot import open_student
 from firmware_images.boot_answers import compare_answers
 from firmware_images.boot_inspection import TVM_AGENT, DeviceShell, start_tvm_agent
@@ -65,10 +66,10 @@ def _check_tvm(run: BootRun, shell: DeviceShell, folder: Path) -> None:
     device = f"edge-{run.options.machine}-{TVM_AGENT}"
     identity = tomllib.loads(run.site.card(device, [1]))["broker"]
     start_tvm_agent(shell, folder, device, identity["cert"], identity["key"])
-    observer = SiteObserver(run.site.login(), device)
+    observer = SiteObserver(run.site.login(), device, "device")
     try:
         birth = observer.wait_for_birth(0, time.monotonic() + run.options.timeout_s)
-        if birth is None:
+        if birth is None or not isinstance(birth.info, NodeInfo):
             status = shell.run(f"systemctl status --no-pager edge-agent@{TVM_AGENT} | tail -5; true")
             run.report.fail(f"TVM agent: not born: {status}")
             return

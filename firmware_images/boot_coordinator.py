@@ -18,6 +18,8 @@ ARTIFACT_BYTES_PER_S = 15_000
 DEADLINE_MS = 60_000
 # An emulated device takes minutes to be there at all.
 DEPLOY_TIMEOUT_S = 7200
+HUB = "edge-hub"  # the device that is its site's broker and coordinator
+IDENTITY = {"ca": "ca.pem", "cert": "device.pem", "key": "device.key"}  # of a card's [broker], as files
 
 
 class BootSite:
@@ -85,16 +87,31 @@ class BootSite:
 
 
 class HubSite(BootSite):
-    """A site whose broker and coordinator are the device itself, role "both": nothing of it runs on this machine."""
+    """A site whose broker and coordinator are the device itself: nothing of them runs on this machine."""
 
-    broker_host = "edge-hub.local"
+    broker_host = f"{HUB}.local"
 
     def __enter__(self) -> Self:
         return self
 
-    def card(self, name: str, students: list[int], *words: object) -> str:
-        """Admit the device that is broker, coordinator and agent; return its card."""
-        return super().card(name, students, "--role", "both", *words)
+    def start_agent(self, name: str, students: list[int]) -> None:
+        """Admit a device and be it: nonn-agent on this machine, with its own certificate and the site's public keys."""
+        card = tomllib.loads(self.card(name, students))
+        folder = self._work / name
+        folder.mkdir()
+        for setting, file in IDENTITY.items():
+            (folder / file).write_text(card["broker"][setting])
+            (folder / file).chmod(0o600)
+        (folder / "trusted-keys").write_text(card["updates"]["trusted_keys"])
+        self._start(name, [
+            *_module("edge_agent.cli"), "run", "--device", name, "--site", SITE,
+            "--students", ",".join(map(str, students)), "--deployment", str(self._deployment),
+            "--updates-store", str(folder / "store"), "--updates-trusted-keys", str(folder / "trusted-keys"),
+            "--broker-host", "127.0.0.1", "--broker-port", str(card["broker"]["port"]),
+            "--broker-ca-file", str(folder / IDENTITY["ca"]),
+            "--broker-certificate-file", str(folder / IDENTITY["cert"]),
+            "--broker-key-file", str(folder / IDENTITY["key"]),
+        ])  # fmt: skip
 
 
 def _module(name: str) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.console.deployment_directory import DeploymentDirectory
+from edge_agent.protocol.status import NodeInfo
 from edge_agent.student_slot import StudentSlot
 from firmware_images.boot_answers import boot_images, check_merged, compare_answers, watch_camera
 from firmware_images.boot_coordinator import BootSite
@@ -34,7 +35,7 @@ class BootTestOptions:
     camera: bool = False
     inspect: bool = False
     tvm_deployment: Path | None = None
-    role: str = "agent"  # or "both": the device is its site's broker and coordinator, too
+    role: str = "agent"  # "coordinator": the site's broker and coordinator; "both": it answers frames, too
 
 
 @dataclass
@@ -90,10 +91,11 @@ class BootRun:
                 return
             self.session = birth.session
             self.took(f"{start} start: joined over TLS", machine)
-            self.report.facts[f"{start} start: machine"] = birth.info.machine
             self.report.facts[f"{start} start: deployment at birth"] = birth.info.deployment
-            if birth.info.problems:
-                self.report.fail(f"{start} start: the device reports {'; '.join(birth.info.problems)}")
+            if isinstance(birth.info, NodeInfo):
+                self.report.facts[f"{start} start: machine"] = birth.info.machine
+                if birth.info.problems:
+                    self.report.fail(f"{start} start: the device reports {'; '.join(birth.info.problems)}")
             yield machine
 
     def took(self, what: str, machine: RunningMachine) -> None:

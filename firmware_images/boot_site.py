@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from edge_agent.protocol.feature_message import FeatureMessage, decode_features
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
 from edge_agent.protocol.mqtt_link import Message, MqttLink, Outgoing
 from edge_agent.protocol.prediction_message import PredictionMessage, decode_prediction
-from edge_agent.protocol.status import NodeInfo, NodeState, decode_status
+from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, decode_status
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.protocol.update_messages import NodeUpdate, decode_update
 from firmware_images import programs
@@ -28,6 +29,7 @@ SITE = "boot-test"
 # One of the two sources that a coordinator may publish as: the observer logs in with its certificate.
 SOURCE = "dashboard"
 POLL_S = 0.2
+COORDINATOR = "main"  # what `init` calls it
 
 
 def free_port() -> int:
@@ -39,27 +41,31 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Birth:
-    """A device that said it is there."""
+    """A device, or a coordinator, that said it is there."""
 
     session: int
-    info: NodeInfo
+    info: NodeInfo | CoordinatorInfo
 
 
 class SiteObserver:
-    """Watches one device and sends frames to its site."""
+    """Watches one device and sends frames to its site; `births_of`: whose starts are waited for."""
 
-    def __init__(self, login: BrokerSettings, device: str) -> None:
+    def __init__(self, login: BrokerSettings, device: str, births_of: Literal["device", "coordinator"]) -> None:
         self._topics = SiteTopics(SITE)
         self._device = device
+        self._births_of = births_of
         self._info: NodeInfo | None = None
-        self._state: NodeState | None = None
+        self._coordinator: CoordinatorInfo | None = None
+        self._states: dict[str, NodeState] = {}  # by topic
         self._features: dict[tuple[int, int], FeatureMessage] = {}
         self.update: NodeUpdate | None = None  # the device's last word on its update
         self.predictions: dict[int, PredictionMessage] = {}  # the coordinator's answers by frame
         self.camera_answers = 0  # features of images that the device's own camera took
         subscriptions = [
             (self._topics.node(device, "info"), 1),
-            (self._topics.node(device, "state"), 1),
+            (self._topics.node("+", "state"), 1),
+            (self._topics.coordinator(COORDINATOR, "info"), 1),
+            (self._topics.coordinator(COORDINATOR, "state"), 1),
             (self._topics.node(device, "update"), 1),
             (self._topics.features_of(SOURCE), 0),
             (self._topics.features_of(device), 0),
@@ -69,13 +75,21 @@ class SiteObserver:
 
     @property
     def session(self) -> int:
-        """The device's last start of its program."""
-        return self._info.session if self._info else 0
+        """The last start of what births are waited for."""
+        info = self._born_info
+        return info.session if info else 0
 
     @property
     def deployment(self) -> str:
         """What the device answers with."""
         return self._info.deployment if self._info else ""
+
+    @property
+    def devices_online(self) -> set[str]:
+        """Every device that says that it runs an agent."""
+        online = [topic for topic, state in self._states.items() if state.state == "online"]
+        births = self._topics.coordinator(COORDINATOR, "state")
+        return {self._topics.parse_leaf(topic, "node")[0] for topic in online if topic != births}
 
     def wait_until(self, reached: Callable[[], bool], deadline_s: float) -> bool:
         """Listen until `reached`, or the deadline on the monotonic clock; return whether it was."""
@@ -89,7 +103,7 @@ class SiteObserver:
         """Return the first birth of a session younger than `after_session`, or None at the deadline."""
 
         def born() -> Birth | None:
-            state, info = self._state, self._info
+            state, info = self._states.get(self._born_topic), self._born_info
             if state and info and state.state == "online" and state.session == info.session > after_session:
                 return Birth(info.session, info)
             return None
@@ -115,6 +129,16 @@ class SiteObserver:
         """Leave the broker."""
         self._link.close()
 
+    @property
+    def _born_info(self) -> NodeInfo | CoordinatorInfo | None:
+        return self._info if self._births_of == "device" else self._coordinator
+
+    @property
+    def _born_topic(self) -> str:
+        if self._births_of == "device":
+            return self._topics.node(self._device, "state")
+        return self._topics.coordinator(COORDINATOR, "state")
+
     def _poll(self) -> None:
         for event in self._link.poll(POLL_S):
             if isinstance(event, Message) and event.payload:
@@ -123,8 +147,10 @@ class SiteObserver:
     def _take(self, message: Message) -> None:
         if message.topic == self._topics.node(self._device, "info"):
             self._info = decode_status(NodeInfo, message.payload)
-        elif message.topic == self._topics.node(self._device, "state"):
-            self._state = decode_status(NodeState, message.payload)
+        elif message.topic == self._topics.coordinator(COORDINATOR, "info"):
+            self._coordinator = decode_status(CoordinatorInfo, message.payload)
+        elif message.topic.endswith("/state"):
+            self._states[message.topic] = decode_status(NodeState, message.payload)
         elif message.topic == self._topics.node(self._device, "update"):
             self.update = decode_update(NodeUpdate, message.payload)
         elif message.topic == self._topics.prediction(SOURCE):

@@ -10,8 +10,8 @@ from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.student_slot import open_student
 from firmware_images import programs
 from firmware_images.boot_agent import run_agent
-from firmware_images.boot_coordinator import BootSite, HubSite
-from firmware_images.boot_hub import run_hub
+from firmware_images.boot_coordinator import HUB, BootSite, HubSite
+from firmware_images.boot_hub import AGENT_BESIDE, run_hub
 from firmware_images.boot_inspection import DeviceShell
 from firmware_images.boot_run import BootReport, BootRun, BootTestOptions
 from firmware_images.boot_site import SiteObserver, free_port, write_card
@@ -28,12 +28,15 @@ def boot_test(options: BootTestOptions) -> int:
     programs.require(["qemu-system-aarch64", "mcopy", "mosquitto", "e2fsck"])
     if options.deployment is None:
         raise UserError("boot-test needs --deployment, for the device to have something to answer with")
+    if options.role == "coordinator" and (options.camera or options.tvm_deployment):
+        raise UserError("--role coordinator: no agent runs on this card; without --camera and --tvm-deployment")
     deployment = open_deployment(options.deployment)
     work = options.work.resolve() / options.machine
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    is_hub = options.role == "both"
-    device = "edge-hub" if is_hub else f"edge-{options.machine}"
+    is_hub = options.role != "agent"
+    # Whose answers are watched: the card's, or those of an agent on this machine where the card has none.
+    device = {"agent": f"edge-{options.machine}", "both": HUB, "coordinator": AGENT_BESIDE}[options.role]
     report = BootReport(options.machine)
     card = work / "card.img"
     site = HubSite(work, options.deployment) if is_hub else BootSite(work, options.deployment)
@@ -45,11 +48,13 @@ def boot_test(options: BootTestOptions) -> int:
     words: list[object] = ["--time-zone", "Europe/Berlin"]
     words += ["--camera", "v4l2", "--frames-per-s", 1] if options.camera else []
     words += ["--ssh-key", shell.public_key] if shell else []
-    text = site.card(device, [student.index for student in deployment.manifest.students], *words)
+    words += ["--role", options.role]
+    students = [student.index for student in deployment.manifest.students]
+    text = site.card(HUB if is_hub else device, students, *words)
     write_card(options.image, card, text, CARD_BYTES, options.deployment if is_hub else None)
     with ExitStack() as stack:
         stack.enter_context(site)
-        observer = SiteObserver(site.login(), device)
+        observer = SiteObserver(site.login(), device, "coordinator" if options.role == "coordinator" else "device")
         stack.callback(observer.close)
         kernel = take_kernel(card, work)
         slots = [open_student(deployment, s.index, "auto", "auto", 1) for s in deployment.manifest.students]

@@ -92,7 +92,10 @@ def _add_boot_test(add_parser: AddParser) -> None:
     boot.add_argument("--machine", choices=("virt", "raspi3b"), default="virt")
     boot.add_argument("--deployment", type=Path, help="trained deployment: the device answers frames with it")
     boot.add_argument(
-        "--role", choices=("agent", "both"), default="agent", help="both: broker and coordinator are on it, too [agent]"
+        "--role",
+        choices=("agent", "coordinator", "both"),
+        default="agent",
+        help="coordinator: the broker, too, for an agent of this machine; both: all on the card [agent]",
     )
     boot.add_argument("--work", type=Path, default=Path("boot-test"), help="folder for logs and the card [boot-test]")
     boot.add_argument("--timeout", type=float, default=900, help="seconds until it counts as failed [900]")
