@@ -10,7 +10,6 @@ import tensorflow as tf
 from edge_agent.console.exit_codes import ExitCode, UserError
 
 Distribution = Literal["none", "mirrored", "multiworker"]
-DISTRIBUTIONS: tuple[Distribution, ...] = ("none", "mirrored", "multiworker")
 
 
 def open_strategy(distribution: Distribution) -> Any:

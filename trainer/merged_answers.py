@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.protocol.head import MergeHead, probabilities
 from edge_agent.protocol.manifest import Artifact, Codec, Student
 from edge_agent.protocol.quantization import dequantize, quantize
 from trainer.feature_budget import through_codec
-from trainer.litert_batches import StudentFeatures, features_of
+from trainer.litert_batches import StudentFeatures
 
 FloatArray = NDArray[np.float32]
 
@@ -48,19 +47,6 @@ def merge_all(head: MergeHead, features: Sequence[FloatArray], masks: Sequence[i
             rows.append(probabilities(logits, temperature))
         answers[mask] = np.stack(rows)
     return MergedAnswers(answers)
-
-
-def answers_of(
-    deployment: DeploymentDirectory, precision: str, images: NDArray[np.uint8], masks: Sequence[int]
-) -> MergedAnswers:
-    """Run the TFLite artifacts of one precision and merge. images: (n, height, width, channels), uint8."""
-    manifest = deployment.manifest
-    head = MergeHead.from_bytes(deployment.read(manifest.head), manifest.widths, len(manifest.classes))
-    features = [
-        over_the_wire(features_of(deployment.read(artifact_of(student, precision)), images), student.codec)
-        for student in manifest.students
-    ]
-    return merge_all(head, features, masks)
 
 
 def artifact_of(student: Student, precision: str) -> Artifact:

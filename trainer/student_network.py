@@ -1,6 +1,5 @@
 """K independent students as ONE network, joined by the FC head. The paper, section 3.2, step 5."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,6 @@ from numpy.typing import NDArray
 
 from trainer.networks import catalogue
 from trainer.networks.layers import batch_norm, convolution, relu
-
-Size = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -69,9 +66,3 @@ def _student(plan: JointPlan, index: int, pixels: Any, size: tuple[int, int]) ->
         f"{prefix}bridge_out",
     )
     return keras.layers.GlobalAveragePooling2D(name=f"{prefix}features", dtype="float32")(flow)
-
-
-def network_names(networks: Sequence[str]) -> None:
-    """UserError for the first unknown name."""
-    for name in networks:
-        catalogue.check_name(name)

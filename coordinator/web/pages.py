@@ -135,7 +135,6 @@ class _Pages:
 
     async def events(self, _request: Request) -> ASGIApp:
         if self._broadcast.open_streams >= MAX_STREAMS:
-            self._broadcast.refused_streams += 1
             raise Refusal(503, f"{MAX_STREAMS} pages are open already", wait_s=5.0)
         return EventStream(self._broadcast)
 

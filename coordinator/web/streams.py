@@ -22,7 +22,6 @@ class Broadcast:
 
     def __init__(self) -> None:
         self.open_streams = 0
-        self.refused_streams = 0
         self._latest: tuple[int, bytes] = (0, b"")
         self._newer = asyncio.Event()
         self._closed = False

@@ -129,10 +129,6 @@ class ChunkWishes:
         del self._missing[number]
         return True
 
-    def next_due(self) -> float | None:
-        """When `ask` will repeat something."""
-        return min((a.at_s + _patience_s(a.times) for a in self._asked.values()), default=None)
-
 
 def _patience_s(times: int) -> float:
     return min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(times - 1, 10))
