@@ -41,6 +41,18 @@ def doctor(site: Site, pair: Pair | None, *more: str, ca: Path | None = None) ->
     return code, {f["check"]: f"{f['text']} -> {f['next_step']}" for f in findings if f["level"] != "OK"}
 
 
+def logged_in(site: Site, member: str, client_id: str) -> MqttLink:
+    """A link with this member's certificate."""
+    own = site.certificate(member)
+    settings = BrokerSettings(
+        host="localhost", port=site.port, ca_file=site.folder / "authority/ca.pem", certificate_file=own.certificate,
+        key_file=own.key,
+    )  # fmt: skip
+    link = MqttLink(settings, client_id, [])
+    wait_until(lambda: any(isinstance(event, Connected) for event in link.poll(0.1)), "login")
+    return link
+
+
 def run_doctor(words: list[str]) -> tuple[int, list[dict[str, str]]]:
     output = io.StringIO()
     with redirect_stdout(output):
@@ -143,13 +155,7 @@ def test_a_device_does_not_pass_for_the_broker(site: Site) -> None:
 
 
 def test_another_devices_topics_are_closed_and_the_device_hears_why(site: Site, site_broker: SiteBroker) -> None:
-    thief = site.certificate("pi-1")
-    settings = BrokerSettings(
-        host="localhost", port=site.port, ca_file=site.folder / "authority/ca.pem", certificate_file=thief.certificate,
-        key_file=thief.key,
-    )  # fmt: skip
-    link = MqttLink(settings, "thief", [])
-    wait_until(lambda: any(isinstance(event, Connected) for event in link.poll(0.1)), "login")
+    link = logged_in(site, "pi-1", "thief")
     link.publish(Outgoing(f"{ROOT}/node/pi-0/state", b"{}", qos=1, retain=True))
     events: list[object] = []
     wait_until(lambda: bool(events.extend(link.poll(0.1)) or events), "an answer")
@@ -196,13 +202,7 @@ client.loop_forever()
 def test_nobody_ends_an_agents_connection_with_its_client_id(
     site: Site, site_broker: SiteBroker, clients: Callable[..., Client]
 ) -> None:
-    own = site.certificate("pi-0")
-    settings = BrokerSettings(
-        host="localhost", port=site.port, ca_file=site.folder / "authority/ca.pem", certificate_file=own.certificate,
-        key_file=own.key,
-    )  # fmt: skip
-    link = MqttLink(settings, "nonn-agent-home-pi-0", [])
-    wait_until(lambda: any(isinstance(event, Connected) for event in link.poll(0.1)), "login")
+    link = logged_in(site, "pi-0", "nonn-agent-home-pi-0")
     clients(site.certificate("pi-1"), client_id="nonn-agent-home-pi-0")
     assert link.poll(0.5) == []
     assert link.connected
