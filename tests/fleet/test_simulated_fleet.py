@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulator import Fleet, LinkFaults
+from simulated_broker import LinkFaults
+from simulator import Fleet
 
 from coordinator.feature_merger import COMPARED_FRAMES, REMEMBERED_FRAMES
 from edge_agent.app import AgentApp

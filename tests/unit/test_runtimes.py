@@ -1,10 +1,8 @@
-"""The runtimes on real files, good and bad; the choice between them as pure logic."""
+"""The runtimes on real files, good and bad."""
 
-import dataclasses
 import hashlib
 import json
 import platform
-import re
 import shutil
 import struct
 import subprocess
@@ -14,14 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.bench import energy_of, estimate_millijoules, run_bench
-from edge_agent.cli import main
-from edge_agent.console.cpu_targets import ANY_TARGET, CPUFeatures, why_unfit
 from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.console.exit_codes import ExitCode, UserError
-from edge_agent.energy import HwmonMeter, NoMeter, PowercapMeter, find_meter
-from edge_agent.engine_choice import Candidate, allowed, choose_engine, select
-from edge_agent.protocol.manifest import Artifact
 from edge_agent.runtimes import EngineError, open_runtime
 from edge_agent.runtimes.litert import find_interpreter
 from edge_agent.runtimes.student_runtime import MissingEngineError
@@ -29,16 +21,6 @@ from edge_agent.runtimes.tvm import check_elf
 from edge_agent.runtimes.tvm_library import find_library, load_library
 from edge_agent.runtimes.tvm_library import main as extract
 from edge_agent.student_slot import open_student
-from edge_agent.trial import Trial, TrialFailedError, run_trial
-
-PI3 = CPUFeatures("aarch64", frozenset({"fp", "asimd", "crc32"}))
-
-
-@pytest.fixture
-def golden_image(tiny):
-    manifest = open_deployment(tiny).manifest
-    shape = (manifest.input.height, manifest.input.width, manifest.input.channels)
-    return np.fromfile(tiny / manifest.golden_input.file, np.uint8).reshape(shape)
 
 
 def test_float_and_int8_artifacts_agree_with_the_golden_features(tiny, golden_image):
@@ -235,175 +217,6 @@ def test_a_wheel_without_the_runtime_is_refused(tmp_path, capsys):
     assert extract([str(tmp_path / "apache_tvm-0.1-py3-none-any.whl"), str(tmp_path)]) == ExitCode.UNAVAILABLE
     assert extract([str(tmp_path / "numpy-2.0-none.whl"), str(tmp_path)]) == ExitCode.UNAVAILABLE
     assert "expected a wheel of apache-tvm" in capsys.readouterr().err
-
-
-def test_targets_fit_the_cpus_they_name():
-    assert why_unfit(ANY_TARGET, PI3) is None
-    assert why_unfit("aarch64-cortex-a53", PI3) is None
-    assert why_unfit("aarch64-cortex-a76", PI3) == "needs asimddp, asimdhp, atomics"
-    assert why_unfit("x86_64-v4", CPUFeatures("x86_64", frozenset({"avx2", "fma", "bmi2"}))).startswith("needs avx512")
-    assert why_unfit("x86_64-v3", PI3) == "needs x86_64, this is aarch64"
-    assert "unknown target" in why_unfit("riscv", PI3)
-
-
-def _artifact(file, engine="tflite", target="any"):
-    return Artifact(file=file, size_bytes=1, sha256="0" * 64, engine=engine, precision="float32", target=target)
-
-
-def _candidate(file, median_us, error):
-    trial = Trial("e", (0.0,), 1, 1, 1, median_us, median_us, median_us, 1, None, "none", 10, 1, 1)
-    return Candidate(_artifact(file), trial, error)
-
-
-def test_the_fastest_that_agrees_is_chosen():
-    wrong, slow, fast = _candidate("wrong", 1, 0.5), _candidate("slow", 30, 0.0), _candidate("fast", 10, 0.1)
-    assert select([wrong, slow, fast], tolerance=0.2) is fast
-    assert select([wrong], tolerance=0.2) is None
-    assert select([Candidate(_artifact("x"), refused="why")], tolerance=0.2) is None
-
-
-def test_among_equally_fast_the_truer_one_is_chosen():
-    near, true = _candidate("near", 100, 0.1), _candidate("true", 102, 0.0)
-    assert select([near, true], tolerance=0.2) is true
-
-
-def test_artifacts_for_other_cpus_and_engines_not_asked_for_are_not_tried():
-    artifacts = [_artifact("a"), _artifact("b", "tvm", "x86_64-v4"), _artifact("c", "tvm", "aarch64-cortex-a53")]
-    assert [bool(c.refused) for c in allowed(artifacts, PI3)] == [False, True, False]
-    assert [c.artifact.file for c in allowed(artifacts, PI3, engine="tvm")] == ["b", "c"]
-    assert allowed(artifacts, PI3, precision="int8") == []
-
-
-def test_choice_times_every_artifact_and_reports(tiny, golden_image):
-    student = open_deployment(tiny).manifest.students[0]
-    choice = choose_engine(tiny, student, golden_image)
-    assert set(choice.times_ms) == {artifact.file for artifact in student.artifacts}
-    assert choice.chosen.error <= student.golden.tolerance
-
-
-def test_a_damaged_artifact_is_passed_over(tiny, golden_image, tmp_path):
-    shutil.copytree(tiny, tmp_path / "d")
-    student = open_deployment(tmp_path / "d").manifest.students[0]
-    fast = choose_engine(tmp_path / "d", student, golden_image).chosen.artifact
-    content = (tmp_path / "d" / fast.file).read_bytes()
-    (tmp_path / "d" / fast.file).write_bytes(content[: len(content) // 2])
-    choice = choose_engine(tmp_path / "d", student, golden_image)
-    assert choice.chosen.artifact.file != fast.file
-    assert [c.artifact.file for c in choice.candidates if c.refused] == [fast.file]
-
-
-def test_no_working_artifact_is_an_error_with_every_reason(tiny, golden_image):
-    student = open_deployment(tiny).manifest.students[0]
-    golden = student.golden.model_copy(update={"features": (9.0,) * student.width, "tolerance": 1e-3})
-    with pytest.raises(UserError, match=r"no artifact works.*int8.*off by.*float32.*off by"):
-        choose_engine(tiny, student.model_copy(update={"golden": golden}), golden_image)
-
-
-def test_a_crash_of_the_engine_is_reported_not_shared(golden_image, monkeypatch, tmp_path):
-    script = tmp_path / "crash"
-    script.write_text(f"#!{sys.executable}\nimport os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
-    script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
-    with pytest.raises(TrialFailedError, match="crashed with signal 11"):
-        run_trial(tmp_path / "student.so", "tvm", 1, golden_image)
-
-
-def test_bench_prints_a_table(tiny, capsys, monkeypatch):
-    monkeypatch.setattr("edge_agent.bench.MEASURE_S", 0.05)
-    assert run_bench(tiny, [1], 1, json=False) == ExitCode.OK
-    table = capsys.readouterr().out
-    assert table.count("tflite") == 2
-    assert table.count("chosen") == 1
-    titles = re.split(r"  +", table.splitlines()[1].strip())
-    assert titles == [
-        "student", "engine", "precision", "target", "median ms", "p95 ms", "min ms", "peak RSS MB", "artifact kB",
-        "arena kB", "import ms", "mJ/inference", "energy is", "throttled", "error",
-    ]  # fmt: skip
-
-
-def test_bench_as_json_has_every_figure_of_every_row(tiny, capsys, monkeypatch):
-    monkeypatch.setattr("edge_agent.bench.MEASURE_S", 0.05)
-    monkeypatch.setattr("edge_agent.bench.board_name", lambda: "Raspberry Pi 4 Model B Rev 1.5")
-    assert main(["bench", "--deployment", str(tiny), "--students", "1", "--json"]) == ExitCode.OK
-    document = json.loads(capsys.readouterr().out)
-    directory = open_deployment(tiny)
-    assert (document["deployment"], document["num_threads"]) == (directory.id, 1)
-    assert document["board"] == "Raspberry Pi 4 Model B Rev 1.5"
-    rows = document["rows"]
-    assert {row["precision"] for row in rows} == {"float32", "int8"}
-    for row in rows:
-        trial, listed = row["trial"], {a.file: a.size_bytes for a in directory.manifest.students[1].artifacts}
-        assert 0 < trial["fastest_us"] <= trial["median_us"] <= trial["p95_us"]
-        assert 10e6 < trial["peak_rss_bytes"] < 90e6
-        assert trial["arena_bytes"] > 0
-        assert trial["import_ms"] > 0
-        assert row["size_bytes"] == listed[row["file"]]
-        assert row["error"] <= directory.manifest.students[1].golden.tolerance
-        assert row["throttled"] in (True, False, None)
-        assert row["millijoules"] > 0
-        if trial["joules"] is None:  # no power sensor: told to be a Pi 4, it estimates
-            assert row["energy"] == "estimated"
-            assert row["energy_source"].startswith("estimated: 0.93 W per busy core")
-            assert row["millijoules"] == pytest.approx(trial["cpu_us"] * 0.93 / 1e3, abs=1e-6)
-        else:
-            assert row["energy"] == "measured"
-    assert [row["chosen"] for row in rows].count(True) == 1
-
-
-def test_bench_says_of_a_damaged_or_absent_file_that_it_is(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("edge_agent.bench.MEASURE_S", 0.05)
-    folder = Path(shutil.copytree(tiny, tmp_path / "d"))
-    (folder / "student-0.int8.tflite").write_bytes(b"TFL3")
-    assert run_bench(folder, [0], 1, json=False) == ExitCode.OK
-    assert "refused:" in capsys.readouterr().out
-    (folder / "student-0.float32.tflite").unlink()
-    assert run_bench(folder, [0], 1, json=True) == ExitCode.FAILED
-    refused = {row["file"]: row["refused"] for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert "4 bytes, the manifest says" in refused["student-0.int8.tflite"]
-    assert "No such file or directory" in refused["student-0.float32.tflite"]
-
-
-def test_energy_is_measured_before_it_is_estimated_and_labelled():
-    trial = _candidate("x", 100, 0.0).trial
-    measured = dataclasses.replace(trial, joules=0.002, meter="hwmon")
-    assert energy_of(measured, "Raspberry Pi 4 Model B") == (2.0, "measured", "hwmon")
-    guessed = dataclasses.replace(trial, cpu_us=1000.0)
-    assert energy_of(guessed, "Raspberry Pi 5 Model B")[:2] == (1.4, "estimated")
-    assert energy_of(guessed, "Colossus")[:2] == (None, "unknown")
-
-
-def test_bench_refuses_students_that_are_not_there(tiny):
-    with pytest.raises(UserError, match="students 0 to 2"):
-        run_bench(tiny, [3], 1, json=False)
-
-
-def test_energy_is_measured_where_there_are_meters(tmp_path):
-    assert isinstance(find_meter(tmp_path, tmp_path), NoMeter)
-    zone = tmp_path / "intel-rapl:0"
-    zone.mkdir()
-    (zone / "energy_uj").write_text("4000000")
-    (zone / "max_energy_range_uj").write_text("5000000")
-    (tmp_path / "intel-rapl:0:0").mkdir()
-    (tmp_path / "intel-rapl:0:0" / "energy_uj").write_text("1")
-    meter = find_meter(tmp_path, tmp_path)
-    assert isinstance(meter, PowercapMeter)
-    meter.start()
-    (zone / "energy_uj").write_text("1000000")  # wrapped
-    assert meter.stop() == pytest.approx(2.0)
-    (tmp_path / "hwmon0").mkdir()
-    (tmp_path / "hwmon0" / "power1_input").write_text("2500000")
-    meter = find_meter(tmp_path, tmp_path)
-    assert isinstance(meter, HwmonMeter)
-    meter.start()
-    assert 0 < meter.stop() < 2.5
-
-
-def test_energy_is_estimated_and_says_so_elsewhere():
-    assert estimate_millijoules(1000, "Raspberry Pi 4 Model B") == (
-        0.93,
-        "estimated: 0.93 W per busy core of a Raspberry Pi 4 Model B",
-    )
-    assert estimate_millijoules(1000, "Colossus")[0] is None
 
 
 def test_importing_the_seam_imports_no_engine():
