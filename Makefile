@@ -40,7 +40,7 @@ boot-test: $(VENV)/.dev ## boot dist/nonn-edge.img in QEMU (docs/images.md)
 	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --deployment $(EXAMPLE) --role both --power-cut --work boot-test/hub
 	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --deployment $(EXAMPLE) --role coordinator --inspect --power-cut --work boot-test/coordinator
 	for trouble in no-network small-card full-card; do $(BIN)/nonn-image boot-test dist/nonn-edge.img --trouble $$trouble || exit 1; done
-	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine raspi3b --deployment $(EXAMPLE)
+	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine raspi3b --deployment $(EXAMPLE) --camera --power-cut
 
 deb: $(VENV)/.dev ## Debian packages for stock Raspberry Pi OS in dist/
 	$(BIN)/nonn-image deb --suite bookworm --output dist

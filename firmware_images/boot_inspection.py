@@ -12,8 +12,8 @@ SSH_S = 600  # a key exchange, and Python's start, with every instruction emulat
 TVM_AGENT = "tvm"
 LOOK = """
 echo "== systemd-analyze security"
-for unit in edge-agent edge-agent@x edge-coordinator nonn-card-problems; do
-  systemd-analyze security --no-pager $unit.service | tail -1
+cd /usr/lib/systemd/system; for unit in edge-*.service nonn-*.service mosquitto.service; do
+  systemd-analyze security --no-pager "${unit/@/@x}" | tail -1
 done
 echo "== times"; systemd-analyze time; systemd-analyze blame --no-pager | head -12
 echo "== failed"; systemctl --failed --no-legend --no-pager

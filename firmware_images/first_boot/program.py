@@ -106,11 +106,12 @@ def make_host_key() -> None:
 @contextmanager
 def writable_card() -> Iterator[None]:
     """Let the FAT partition be written for as long as it takes, and no longer."""
-    subprocess.run(["mount", "-o", "remount,rw,sync", str(CARD)], check=True)
+    # -n: mount keeps no list of its own in /run, which a hardened service may not write.
+    subprocess.run(["mount", "-n", "-o", "remount,rw,sync", str(CARD)], check=True)
     try:
         yield
     finally:
-        subprocess.run(["mount", "-o", "remount,ro", str(CARD)], check=False)
+        subprocess.run(["mount", "-n", "-o", "remount,ro", str(CARD)], check=False)
 
 
 def say(line: str) -> None:
