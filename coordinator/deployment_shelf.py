@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from coordinator.rollout import RolloutRecord
+from coordinator.rollout_record import RolloutRecord
 from edge_agent.console.deployment_directory import MANIFEST_FILE, DeploymentDirectory
 from edge_agent.console.deployment_store import DeploymentStore
 from edge_agent.console.exit_codes import UserError

@@ -9,58 +9,18 @@ to disk first and publishes after that, so a coordinator that dies anywhere goes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from coordinator.rollout_record import DeviceView, Phase, RolloutPlan, RolloutRecord
 from coordinator.source_clock import SourceClock
 from edge_agent.protocol.switch_schedule import SwitchSchedule, SwitchStep
 from edge_agent.protocol.update_messages import CanaryReport, NodeUpdate, SwitchMessage
 
-Phase = Literal["canary", "preparing", "switching", "complete", "reverting", "failed"]
 # A switch must be with every device before its frame: a second is 20 times what a busy Wi-Fi needs.
 MARGIN_S = 1.0
 OBSERVE_S = 1.0  # a coordinator that has just started does not know its sources yet
 SETTLE_S = 1.5  # the last frames before the switch are answered, whatever their deadline
 STRAGGLER_S = 20.0  # replicas that are not ready hold up a switch no longer
 OFFLINE_PATIENCE_S = 60.0  # a device that went dark during the trial is waited for so long
-
-
-class RolloutPlan(BaseModel):
-    """What an operator asked for."""
-
-    model_config = ConfigDict(frozen=True)
-    rollout: int
-    target: str
-    previous: str
-    students: int
-    canaries: tuple[str, ...] = ()
-    canary_frames: int = 100
-    min_agreement: float = 0.9
-    max_latency_ratio: float = 1.5
-    timeout_s: float = 300.0
-    trial_s: float = 3.0
-
-
-class RolloutRecord(BaseModel):
-    """What must survive the coordinator's death."""
-
-    model_config = ConfigDict(frozen=True)
-    plan: RolloutPlan
-    phase: Phase
-    from_frames: dict[str, int] = {}
-    back_from_frames: dict[str, int] = {}
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceView:
-    """What the roster knows of one device now. `students`: those that it runs, of whatever deployment."""
-
-    online: bool
-    students: tuple[int, ...]
-    update: NodeUpdate | None = None
 
 
 class Rollout:

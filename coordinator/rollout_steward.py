@@ -13,9 +13,10 @@ from coordinator.canary import CanaryComparison, ComparedHead
 from coordinator.deployment_shelf import DeploymentShelf, open_head
 from coordinator.extension import CoordinatorExtension
 from coordinator.frame_desk import DeskPart
-from coordinator.rollout import DeviceView, Rollout, RolloutPlan
+from coordinator.rollout import Rollout
 from coordinator.rollout_intake import RolloutIntake
 from coordinator.rollout_notices import RolloutNotices, Situation
+from coordinator.rollout_record import DeviceView, RolloutPlan
 from coordinator.source_clock import SourceClock
 from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.console.worker import Worker

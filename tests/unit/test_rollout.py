@@ -5,7 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coordinator.rollout import MARGIN_S, DeviceView, Rollout, RolloutPlan, RolloutRecord
+from coordinator.rollout import MARGIN_S, Rollout
+from coordinator.rollout_record import DeviceView, RolloutPlan, RolloutRecord
 from coordinator.source_clock import SourceClock
 from edge_agent.protocol.update_messages import CanaryReport, NodeUpdate
 
