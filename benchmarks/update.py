@@ -14,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "updates"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fleet import Observer, OfflineAnswers, Site, Traffic, all_run, running
+from fleet import Observer, Site, all_run, running
+from made_deployments import OfflineAnswers
+from traffic import Traffic
 
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.chunks import CHUNK_BYTES

@@ -11,18 +11,13 @@ import urllib.request
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from real_broker import free_port
 
 from edge_agent.protocol.prediction_message import decode_prediction
 
 PROMTOOL = shutil.which("promtool")
 TOKEN = "0123456789abcdef"
 FEATURE_HEADER_BYTES = 28
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def fetch(url, headers=None, data=None):

@@ -1,59 +1,16 @@
 """The power goes between any two file operations: what is on the disk then is always whole."""
 
-import hashlib
-import os
-import signal
-from pathlib import Path
-
 import pytest
+from failing_disk import NEW, OLD, TINY, LosesWhatIsNotSynced, PowerCutError, Steps, in_a_process_that_dies, kill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.console.deployment_directory import open_deployment
-from edge_agent.console.file_operations import FileOperations
 from edge_agent.model_store import MAX_OPENINGS, MAX_STARTS, ModelStore
 from edge_agent.protocol.chunks import CHUNK_BYTES, ChunkMap, chunk_length
 from edge_agent.protocol.errors import ManifestError
 from edge_agent.protocol.update_messages import SignedContent
 
-TINY = open_deployment(Path(__file__).parents[1] / "fixtures" / "tiny")
-
-
-def version(number):
-    """Another deployment: the same files, another manifest."""
-    content = TINY.manifest.model_copy(update={"version": number}).to_bytes()
-    return hashlib.sha256(content).hexdigest()[:16], content
-
-
 ENTRIES = [TINY.manifest.golden_input, TINY.manifest.students[0].artifacts[0]]
-OLD, NEW = version(1), version(2)
-
-
-class Steps(FileOperations):
-    """Real file operations, and something that happens at the n-th."""
-
-    def __init__(self, at=0, then=None):
-        self.count, self._at, self._then = 0, at, then
-
-    def __getattribute__(self, name):
-        found = super().__getattribute__(name)
-        if name.startswith("_") or name in ("count", "step") or not callable(found):
-            return found
-
-        def counted(*arguments):
-            self.step()
-            return found(*arguments)
-
-        return counted
-
-    def step(self):
-        self.count += 1
-        if self.count == self._at:
-            self._then()
-
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fetch(store, deployment, rollout):
@@ -87,17 +44,6 @@ def check_valid(store):
         assert all(previous.read(entry) for entry in ENTRIES)
 
 
-def in_a_process_that_dies(job):
-    """Run `job` in a fork; True if SIGKILL ended it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            job()
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
 def prepared(folder):
     store = ModelStore(folder)
     fetch(store, OLD, 1)
@@ -124,57 +70,6 @@ def test_killed_at_every_file_operation_the_device_holds_a_valid_deployment(tmp_
         check_valid(after)
         assert after.record.active == NEW[0]
         assert {path.name for path in (folder / "deployments").iterdir()} <= {OLD[0], NEW[0]}
-
-
-class LosesWhatIsNotSynced(Steps):
-    """A power cut: content that was not fsynced is gone, and so are names whose folder was not."""
-
-    def __init__(self, at):
-        super().__init__(at, self.cut)
-        self.unsynced: set[Path] = set()
-        self.undo: dict[Path, list] = {}
-
-    def write(self, path, content):
-        super().write(path, content)
-        self.unsynced.add(path)
-
-    def write_at(self, path, offset, content):
-        super().write_at(path, offset, content)
-        self.unsynced.add(path)
-
-    def sync(self, path):
-        super().sync(path)
-        self.unsynced.discard(path)
-
-    def sync_folder(self, path):
-        super().sync_folder(path)
-        self.undo.pop(path, None)
-
-    def rename(self, old, new):
-        before = new.read_bytes() if new.exists() else None
-        content = old.read_bytes()
-        super().rename(old, new)
-        if old in self.unsynced:
-            self.unsynced.discard(old)
-            self.unsynced.add(new)
-        self.undo.setdefault(new.parent, []).append((new, before, old, content))
-
-    def cut(self):
-        for path in self.unsynced:
-            if path.exists():
-                path.write_bytes(bytes(path.stat().st_size // 2))
-        for names in self.undo.values():
-            for new, before, old, content in reversed(names):
-                if before is not None:
-                    new.write_bytes(before)
-                elif new.exists():
-                    new.unlink()
-                old.write_bytes(content)
-        raise PowerCutError
-
-
-class PowerCutError(BaseException):
-    pass
 
 
 def test_a_power_cut_that_loses_unsynced_data_leaves_a_valid_deployment(tmp_path):

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "unit")]  # fleet and journeys; the file operations that fail
+sys.path.insert(0, str(Path(__file__).parent))
 
-from fleet import OPEN  # noqa: E402 (beside this file)
+from leftovers import OPEN
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,15 @@
 """Devices set to `--students auto`, with a store: whatever students they are given, an update reaches them."""
 
-import shutil
 import time
 
 import pytest
-from fleet import AGENT, COORDINATOR, Fleet, Observer, Site, Traffic, running
+from fleet import AGENT, COORDINATOR, Fleet, Observer, Site, running
+from real_broker import MOSQUITTO
+from traffic import Traffic
 
 pytestmark = [
     pytest.mark.broker,
-    pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed"),
+    pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed"),
 ]
 NAMES = ("any-0", "any-1", "any-2", "any-3")
 EMPTY = NAMES[-1]

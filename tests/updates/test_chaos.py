@@ -2,19 +2,20 @@
 
 import itertools
 import json
-import shutil
 import time
 from typing import get_args
 
 import pytest
-from fleet import Observer, Site, Traffic, all_run, running
+from fleet import Observer, Site, all_run, running
 from journeys import JOURNEYS, SITE, Journey, Step
+from real_broker import MOSQUITTO
+from traffic import Traffic
 
 from edge_agent.protocol.update_messages import RolloutPhase, UpdateStateName
 
 pytestmark = [
     pytest.mark.broker,
-    pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed"),
+    pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed"),
 ]
 AT_REST = ("idle", "complete", "failed")
 VICTIMS = ("agent", "coordinator", "broker")

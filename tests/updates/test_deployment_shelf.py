@@ -3,10 +3,10 @@
 import time
 
 import pytest
-from test_model_store import NEW, TINY, Steps, in_a_process_that_dies, kill
+from failing_disk import NEW, TINY, Steps, in_a_process_that_dies, kill
 
 from coordinator.deployment_shelf import DeploymentShelf
-from coordinator.rollout import RolloutPlan, RolloutRecord
+from coordinator.rollout_record import RolloutPlan, RolloutRecord
 from edge_agent.console.exit_codes import UserError
 from edge_agent.console.worker import Worker
 from edge_agent.protocol.errors import ManifestError

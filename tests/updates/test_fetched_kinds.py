@@ -1,11 +1,12 @@
 """Which artifacts of an update a device fetches: of the kind that it chose before, and all where that fails."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from fleet import TINY, Observer, Site, all_run, running, seal, write_directory
+from fleet import Observer, Site, all_run, running
+from made_deployments import TINY, seal, write_directory
+from real_broker import MOSQUITTO
 
 from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.protocol.bundle import Bundle
@@ -13,7 +14,7 @@ from edge_agent.protocol.manifest import file_entry
 
 pytestmark = [
     pytest.mark.broker,
-    pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed"),
+    pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed"),
 ]
 
 

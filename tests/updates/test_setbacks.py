@@ -1,16 +1,17 @@
 """What goes wrong on one device: a full disk, a student that crashes. It says why, and the site goes on."""
 
-import shutil
 import signal
 import subprocess
 import time
 
 import pytest
-from fleet import COORDINATOR, ROOT, Observer, Site, Traffic, all_run, running
+from fleet import COORDINATOR, ROOT, Observer, Site, all_run, running
+from real_broker import MOSQUITTO
+from traffic import Traffic
 
 pytestmark = [
     pytest.mark.broker,
-    pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed"),
+    pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed"),
 ]
 
 

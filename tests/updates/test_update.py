@@ -1,12 +1,13 @@
 """A site is updated, tried on a canary, rolled back and cleaned up under 30 frames/s from two sources."""
 
-import shutil
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from fleet import Observer, Site, Traffic, all_run, running
+from fleet import Observer, Site, all_run, running
+from real_broker import MOSQUITTO
+from traffic import Traffic
 
 from edge_agent.protocol.link import Outgoing
 from edge_agent.protocol.signature import SigningKey
@@ -14,7 +15,7 @@ from edge_agent.protocol.update_messages import DesiredMessage, SignedContent
 
 pytestmark = [
     pytest.mark.broker,
-    pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed"),
+    pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed"),
 ]
 
 
