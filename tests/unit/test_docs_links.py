@@ -111,6 +111,22 @@ def test_the_architecture_page_names_each_package_and_both_ways(repository: Path
     assert "(images/architecture.svg)" in text
 
 
+def test_every_module_has_a_place_on_the_architecture_page(repository: Path) -> None:
+    text = (repository / "docs/architecture.md").read_text(encoding="utf-8")
+    placed, folder = set(_PATH.findall(text)), ""
+    for word in re.findall(r"`([a-z0-9_/]+)`", text.partition("## Every other module")[2].partition("## ")[0]):
+        if word.endswith("/"):
+            folder = word
+        else:
+            placed.add(f"{folder}{word}.py")
+            assert (repository / f"{folder}{word}.py").is_file(), f"{folder}{word}.py"
+    packages = ("edge_agent", "coordinator", "trainer")
+    modules = {
+        str(path.relative_to(repository)) for name in packages for path in (repository / name).rglob("[a-z]*.py")
+    }
+    assert modules - placed == set()
+
+
 def test_the_map_and_the_site_name_every_page(repository: Path) -> None:
     site = (repository / ".ci/site/conf.py").read_text(encoding="utf-8")
     page_map = (repository / "docs/README.md").read_text(encoding="utf-8")
