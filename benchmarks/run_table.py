@@ -1,6 +1,6 @@
 """A finished run of nonn-trainer beside the paper: what its students cost and what they answer, on the test images.
 
-    python benchmarks/run_table.py RUN [--paper wrn|vgg]
+    python benchmarks/run_table.py RUN [--paper wrn|vgg|none]
 
 Reads RUN/evaluation.json, distill/, teacher/ and the teacher's own file (for its multiply-accumulates). Paper: Farcas
 et al., CVPR-W 2020, tables I and II: one Raspberry Pi 3B+ for each row. Prints Markdown.
@@ -36,11 +36,11 @@ def main() -> int:
     """Print the tables of one run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("--paper", choices=PAPER, default="wrn")
+    parser.add_argument("--paper", choices=[*PAPER, "none"], default="wrn")
     arguments = parser.parse_args()
     run = RunDirectory.open(arguments.run, {})
     found = json.loads((run.path / "evaluation.json").read_text())
-    print_cost(run, found, PAPER[arguments.paper])
+    print_cost(run, found, PAPER.get(arguments.paper))
     print()
     print_subsets(found)
     print()
@@ -48,28 +48,39 @@ def main() -> int:
     return 0
 
 
-def print_cost(run: RunDirectory, found: dict[str, Any], paper: PaperRow) -> None:
-    """Teacher and student beside the paper's row."""
+def print_cost(run: RunDirectory, found: dict[str, Any], paper: PaperRow | None) -> None:
+    """Teacher and student, beside the paper's row if it has one."""
     students, precision = found["students"], found["precision"]
     largest = max(students, key=lambda student: student["parameters"])
     parameters, macs = found["teacher_parameters"], teacher_macs(run)
     file = teacher_path(run)
     artifact = max(found["precisions"][precision]["artifact_bytes"])
     before, after = 100 * found["teacher_accuracy"], 100 * found["accuracy"]
-    published = f"{paper.accuracy[0]:.2f} -> {paper.accuracy[1]:.2f}, {paper.accuracy[1] - paper.accuracy[0]:+.2f}"
     rows = [
-        ("accuracy, %", f"{before:.2f}", f"{after:.2f} (all {len(students)})", f"{after - before:+.2f}", published),
-        ("parameters", f"{parameters:,}", f"{largest['parameters']:,}", f"{parameters / largest['parameters']:.2f}x",
-         f"{paper.parameters[0] / 1e6:.2f} M -> {paper.parameters[1] / 1e6:.2f} M, {paper.ratio}x"),
+        ("accuracy, %", f"{before:.2f}", f"{after:.2f} (all {len(students)})", f"{after - before:+.2f}"),
+        ("parameters", f"{parameters:,}", f"{largest['parameters']:,}", f"{parameters / largest['parameters']:.2f}x"),
         ("multiply-accumulates", f"{macs / 1e6:,.1f} M", f"{largest['macs'] / 1e6:,.1f} M",
-         f"{macs / largest['macs']:.1f}x", ""),
+         f"{macs / largest['macs']:.1f}x"),
         ("artifact, bytes", f"{file.stat().st_size:,} (.keras)", f"{artifact:,} ({precision})",
-         f"{file.stat().st_size / artifact:.0f}x", ""),
+         f"{file.stat().st_size / artifact:.0f}x"),
     ]  # fmt: skip
-    print(f"| | teacher | one of {len(students)} students | ratio | paper: {' -> '.join(paper.networks)} |")
-    print("|---|---|---|---|---|")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
+    columns = published(paper) if paper is not None else [""] * (len(rows) + 1)
+    print(f"| | teacher | one of {len(students)} students | ratio |{columns[0]}")
+    print("|---|---|---|---|" + ("---|" if paper is not None else ""))
+    for row, text in zip(rows, columns[1:], strict=True):
+        print(f"| {' | '.join(row)} |{text}")
+
+
+def published(paper: PaperRow) -> list[str]:
+    """The paper's column, from its title to the artifact."""
+    (before, after), (teacher, student) = paper.accuracy, paper.parameters
+    return [
+        f" paper: {' -> '.join(paper.networks)} |",
+        f" {before:.2f} -> {after:.2f}, {after - before:+.2f} |",
+        f" {teacher / 1e6:.2f} M -> {student / 1e6:.2f} M, {paper.ratio}x |",
+        "  |",
+        "  |",
+    ]
 
 
 def print_subsets(found: dict[str, Any]) -> None:
