@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from edge_agent.console.exit_codes import UserError
+from edge_agent.console.exit_codes import ExitCode, UserError
 from firmware_images import programs
 from firmware_images.partition_table import MIB, SECTOR_BYTES, Extent, PartitionTableError, read_extents
 
@@ -20,6 +20,8 @@ def image_extents(image: Path) -> list[Extent]:
         extents = read_extents(first)
     except PartitionTableError as error:
         raise UserError(f"{image}: {error}; expected an SD image") from error
+    if not extents:
+        raise UserError(f"{image}: its partition table is empty; expected an SD image")
     for number, extent in enumerate(extents, start=1):
         end = extent.start_bytes + extent.size_bytes
         if end > size:
@@ -37,7 +39,12 @@ def fat_argument(image: Path, extent: Extent) -> str:
 
 def fat_names(image: Path, extent: Extent) -> list[str]:
     """List the names in the FAT partition's top folder."""
-    listing = programs.run(["mdir", "-b", "-i", fat_argument(image, extent), "::/"])
+    try:
+        listing = programs.run(["mdir", "-b", "-i", fat_argument(image, extent), "::/"])
+    except UserError as error:
+        if error.exit_code == ExitCode.UNAVAILABLE:
+            raise
+        raise UserError(f"{image}: no FAT file system in its first partition; expected an SD image") from error
     return [line.removeprefix("::/").rstrip("/") for line in listing.splitlines() if line.startswith("::/")]
 
 

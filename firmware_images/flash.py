@@ -29,6 +29,10 @@ def flash(image: Path, device: Path, settings: Path | None, board: str | None, *
         boards = boards_of(raw, boot)
         if board is not None and board not in boards:
             raise UserError(f"board {board}: {image} is for {', '.join(boards)}; nothing was written")
+        if not boards:
+            raise UserError(
+                f"{image}: no Raspberry Pi finds its boot files there; expected an image of `nonn-image build`"
+            )
         print(f"{image.name} is for {', '.join(boards)}")
         check_target(device, raw.stat().st_size)
         if not assume_yes and not _agreed(device):

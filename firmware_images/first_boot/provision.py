@@ -150,18 +150,18 @@ def known_places(root: Path) -> Places:
 
 
 def read_stamp(folders: DeviceFolders) -> Stamp | None:
-    """Return what was applied last, or None."""
+    """Return what was applied last, or None; a worn card may have lost it, then the settings are applied again."""
     try:
         return Stamp(**json.loads((folders.state / "stamp.json").read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
 def read_secrets(folders: DeviceFolders) -> Secrets:
-    """Return the secrets that the device took from earlier cards."""
+    """Return the secrets that the device took from earlier cards; none if a worn card has lost them."""
     try:
         return Secrets(**json.loads((folders.state / "secrets.json").read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):
         return Secrets()
 
 

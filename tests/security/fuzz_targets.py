@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import ssl
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +43,7 @@ from firmware_images.first_boot.card_reader import CardProblemsError
 from firmware_images.first_boot.card_settings import Places, name_and_broker, parse_card
 from firmware_images.first_boot.card_template import card_template, wiped_card
 from firmware_images.first_boot.certificate_dates import validity
+from firmware_images.partition_table import PartitionTableError, read_extents
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 TINY = REPOSITORY / "tests/fixtures/tiny"
@@ -204,6 +206,7 @@ def _of_the_card() -> list[Target]:
             (DeploymentProblemError,),
             ((TINY / "manifest.json").read_bytes(),),
         ),
+        Target("partition table", read_extents, (PartitionTableError,), (_table(),)),
         Target("name on a card", name_and_broker, (), (card,)),
         Target("certificate dates", lambda c: validity(_text(c)), (ValueError,), (issued.certificate.encode(),)),
         Target("certificate DER", _der, (ValueError,), (ssl.PEM_cert_to_DER_cert(issued.certificate),)),
@@ -218,6 +221,12 @@ def _card(content: bytes) -> object:
     settings = parse_card(content, PLACES)
     # What was taken must be readable again after the wipe.
     return parse_card(wiped_card(settings, len(content)), PLACES)
+
+
+def _table() -> bytes:
+    """The first sector of a card: one FAT partition."""
+    entry = struct.pack("<B3sB3sII", 0x80, b"", 0x0C, b"", 8192, 524288)
+    return bytes(446) + entry.ljust(64, b"\0") + b"\x55\xaa"
 
 
 def _der(content: bytes) -> object:

@@ -122,3 +122,19 @@ def test_a_power_cut_in_the_middle_of_wiping_is_finished(
     assert apply(folders) is Outcome.APPLIED
     assert (folders.card / "nonn-edge.toml").read_bytes() == wiped
     assert apply(folders) is Outcome.UNCHANGED
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b'{"x": 1}', b"\xff\x00", b"3"])
+def test_a_device_whose_memory_of_the_card_is_lost_applies_the_card_again(
+    authority: Authority, folders: DeviceFolders, garbage: bytes
+) -> None:
+    apply(folders, tls_card(authority, wifi=WIFI))
+    before = snapshot_of(folders)
+    (folders.state / "stamp.json").write_bytes(garbage)
+    assert apply(folders) is Outcome.APPLIED
+    assert snapshot_of(folders).keys() == before.keys()
+    (folders.state / "stamp.json").write_bytes(garbage)
+    (folders.state / "secrets.json").write_bytes(garbage)
+    assert apply(folders) is Outcome.REFUSED
+    assert "this device has not taken it; write the real one" in error_text(folders)
+    assert apply(folders, tls_card(authority, wifi=WIFI)) is Outcome.APPLIED
