@@ -73,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write RUN/report.html", description="One self-contained HTML page.")
     report.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
     report.set_defaults(job=_write_report)
+    status = commands.add_parser("status", help="how far a run is", description="Stages, passes, last validation.")
+    status.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    status.set_defaults(job=_show_status)
     select = commands.add_parser(
         "select", help="copy a deployment with some of its precisions", description="The same students, fewer files."
     )
@@ -112,6 +116,12 @@ def _write_report(arguments: argparse.Namespace) -> None:
     from trainer.report.page import write_report
 
     print(write_report(arguments.run))
+
+
+def _show_status(arguments: argparse.Namespace) -> None:
+    from trainer.run_status import print_status
+
+    print_status(arguments.run, arguments.json)
 
 
 def _select(arguments: argparse.Namespace) -> None:
