@@ -1,12 +1,12 @@
 """Frames waiting for the students: bounded, sources in turn, newest only for live frames. Pure."""
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 
 from edge_agent.protocol.frame_message import FrameMessage
+from edge_agent.protocol.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WaitingFrame:
     """A frame and when it came, in seconds of the agent's monotonic clock."""
 

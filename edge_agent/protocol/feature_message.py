@@ -1,8 +1,8 @@
 """A student's features of one frame: bytes <-> FeatureMessage. docs/protocol.md, section 4."""
 
 import struct
-from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from edge_agent.protocol.feature_codec import (
 )
 from edge_agent.protocol.frame_message import MAX_FRAME_ID
 from edge_agent.protocol.quantization import INT8_MAX, INT8_MIN, dequantize
+from edge_agent.protocol.value import value
 
 SCALAR_VERSION = 1  # one scale for all features, in the message
 CHANNELS_VERSION = 2  # ranges per channel, in the manifest
@@ -29,6 +30,8 @@ HEADER_BYTES = _HEADER.size
 CHANNELS_HEADER_BYTES = _CHANNELS_HEADER.size
 MAX_MICROSECONDS = 2**32 - 1
 _RESERVED = b"\0\0\0"
+_INT8_VALUES = np.dtype(np.int8)
+_VALUES = (_INT8_VALUES, np.dtype(np.uint8), np.dtype(np.float32))
 MIN_SCALE = 2.0**-126  # the smallest normal float32
 MAX_SCALE = 2.0**12  # no int8 lies farther than 255 from a zero_point
 
@@ -40,10 +43,11 @@ class FeatureEncoding(IntEnum):
     INT8 = 1  # real = scale * (value - zero_point)
 
 
+_INT8, _FLOAT32 = int(FeatureEncoding.INT8), int(FeatureEncoding.FLOAT32)
 _ITEM_BYTES: dict[int, int] = {FeatureEncoding.FLOAT32: 4, FeatureEncoding.INT8: 1}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FeatureMessage:
     """`values`: (width,), float32; int8 with `scale` and `zero_point`; or uint8 codes of `bits` with `ranges`.
 
@@ -64,13 +68,14 @@ class FeatureMessage:
     @property
     def features(self) -> NDArray[np.float32]:
         """Real features: (width,), float32. Codes without ranges mean nothing: NaN."""
-        if self.values.dtype == np.int8:
-            return dequantize(self.values.view(np.int8), self.scale, self.zero_point)
-        if self.values.dtype == np.uint8:
+        kind = self.values.dtype
+        if kind == _INT8_VALUES:
+            return dequantize(cast("NDArray[np.int8]", self.values), self.scale, self.zero_point)
+        if kind == np.uint8:
             if self.ranges is None:
                 return np.full(self.values.shape, np.nan, np.float32)
-            return dequantize_channels(self.values.view(np.uint8), self.ranges)
-        return self.values.view(np.float32)
+            return dequantize_channels(cast("NDArray[np.uint8]", self.values), self.ranges)
+        return cast("NDArray[np.float32]", self.values)
 
     def with_ranges(self, ranges: ChannelRanges | None, bits: int) -> "FeatureMessage":
         """Give codes the meaning that the manifest says; DecodeError if they are not what it says."""
@@ -79,17 +84,20 @@ class FeatureMessage:
         if ranges is None or self.bits != bits or self.values.size != ranges.width:
             there = f"{ranges.width} ranges of {bits} bits" if ranges is not None else "no ranges"
             raise DecodeError(f"features: {self.values.size} codes of {self.bits} bits, the manifest has {there}")
-        return replace(self, ranges=ranges)
+        return FeatureMessage(
+            self.frame_id, self.values, self.student_us, self.agent_us, 0.0, 0, bits, self.deflate, ranges
+        )
 
 
 def encode_features(message: FeatureMessage) -> bytes:
     """Bytes of a feature message; ValueError for values that the layout can't hold."""
     values = message.values
-    if values.ndim != 1 or not 0 < values.size < 2**16 or values.dtype not in (np.int8, np.uint8, np.float32):
-        raise ValueError(f"features {values.dtype} {values.shape}: expected int8, uint8 or float32, (1 to 65535,)")
-    if values.dtype == np.uint8:
+    kind = values.dtype
+    if values.ndim != 1 or not 0 < values.size < 2**16 or kind not in _VALUES:
+        raise ValueError(f"features {kind} {values.shape}: expected int8, uint8 or float32, (1 to 65535,)")
+    if kind == np.uint8:
         return _encode_codes(message, values.view(np.uint8))
-    encoding = FeatureEncoding.INT8 if values.dtype == np.int8 else FeatureEncoding.FLOAT32
+    encoding = _INT8 if kind == _INT8_VALUES else _FLOAT32
     _check_header(message, encoding)
     header = _HEADER.pack(
         SCALAR_VERSION,
@@ -102,7 +110,7 @@ def encode_features(message: FeatureMessage) -> bytes:
         message.zero_point,
         _RESERVED,
     )
-    return header + values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    return header + (values if encoding == _INT8 else values.astype("<f4", copy=False)).tobytes()
 
 
 def _encode_codes(message: FeatureMessage, codes: NDArray[np.uint8]) -> bytes:
@@ -123,11 +131,11 @@ def _check_frame(message: FeatureMessage) -> None:
         raise ValueError(f"times {message.student_us} and {message.agent_us} us: expected none below 0")
 
 
-def _check_header(message: FeatureMessage, encoding: FeatureEncoding) -> None:
+def _check_header(message: FeatureMessage, encoding: int) -> None:
     _check_frame(message)
     if message.bits or message.deflate:
         raise ValueError("bits and deflate are for codes alone")
-    if encoding == FeatureEncoding.INT8:
+    if encoding == _INT8:
         if not (MIN_SCALE <= message.scale <= MAX_SCALE and INT8_MIN <= message.zero_point <= INT8_MAX):
             raise ValueError(
                 f"scale {message.scale}, zero_point {message.zero_point}: expected a positive float, an int8"
@@ -149,6 +157,9 @@ def decode_features(payload: bytes) -> FeatureMessage:
     _, encoding, width, frame_id, student_us, agent_us, scale, zero_point, reserved = _HEADER.unpack_from(payload)
     if frame_id > MAX_FRAME_ID or reserved != _RESERVED or width == 0:
         raise DecodeError(f"features: header of frame {frame_id} is not of version 1")
+    if encoding == _INT8 and MIN_SCALE <= scale <= MAX_SCALE and len(payload) == HEADER_BYTES + width:
+        codes = np.frombuffer(payload, _INT8_VALUES, offset=HEADER_BYTES)
+        return FeatureMessage(frame_id, codes, student_us, agent_us, scale, zero_point)
     values = _decode_values(payload, encoding, width)
     _check_quantization(encoding, scale, zero_point, values)
     return FeatureMessage(frame_id, values, student_us, agent_us, scale, zero_point)

@@ -1,13 +1,13 @@
 """One image to classify: bytes <-> FrameMessage. docs/protocol.md, section 3."""
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.protocol.errors import DecodeError, UnsupportedVersionError
+from edge_agent.protocol.value import value
 
 VERSION = 1
 # version, encoding, channels, flags, height, width, frame_id, captured_at_us
@@ -25,7 +25,10 @@ class FrameEncoding(IntEnum):
     RAW = 0  # uint8, height x width x channels, row by row
 
 
-@dataclass(frozen=True, slots=True)
+_RAW = int(FrameEncoding.RAW)
+
+
+@value
 class FrameMessage:
     """`image`: (height, width, channels), uint8, 1 or 3 channels (RGB).
 
@@ -67,8 +70,8 @@ def decode_frame(payload: bytes) -> FrameMessage:
     if len(payload) < HEADER_BYTES:
         raise DecodeError(f"frame: {len(payload)} bytes, expected a header of {HEADER_BYTES}")
     _, encoding, channels, flags, height, width, frame_id, captured_at_us = _HEADER.unpack_from(payload)
-    if encoding != FrameEncoding.RAW:
-        raise DecodeError(f"frame: encoding {encoding}, expected {FrameEncoding.RAW.value}")
+    if encoding != _RAW:
+        raise DecodeError(f"frame: encoding {encoding}, expected {_RAW}")
     if channels not in (1, 3) or not 0 < height <= MAX_SIDE or not 0 < width <= MAX_SIDE:
         raise DecodeError(f"frame: {height} x {width} x {channels}, expected sides up to {MAX_SIDE}, 1 or 3 channels")
     if flags & ~_FLAG_LIVE or frame_id > MAX_FRAME_ID:

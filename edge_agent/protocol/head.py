@@ -91,10 +91,11 @@ def probabilities(logits: FloatArray, temperature: float) -> FloatArray:
     >>> probabilities(np.array([0.0, 0.0], np.float32), 1.0)
     array([0.5, 0.5], dtype=float32)
     """
-    scaled = logits / np.float32(temperature)
-    exponentials = np.exp(scaled - scaled.max())
-    result: FloatArray = exponentials / exponentials.sum()
-    return result
+    scores: FloatArray = logits / np.float32(temperature)
+    scores -= np.maximum.reduce(scores)  # the ufuncs themselves: array.max() goes through two functions more
+    np.exp(scores, scores)
+    scores /= np.add.reduce(scores)
+    return scores
 
 
 def _stored(array: FloatArray) -> FloatArray:

@@ -35,20 +35,28 @@ class HealingLink(ABC):
         self._events: list[Event] = []
         self._watched: list[int] = []
         self._woken = False
+        self._caught_up = True  # nothing is known to wait in the socket
         self._ever_connected = False
         self._login_until = 0.0
         self._attempt = 0
         self._next_attempt = 0.0
 
-    def poll(self, timeout_s: float) -> list[Event]:
-        """Wait at most `timeout_s` for the network, then return all that came, oldest first."""
-        deadline = time.monotonic() + timeout_s
+    def poll(self, timeout_s: float, gather_s: float = 0.0) -> list[Event]:
+        """Wait at most `timeout_s` for the network, then return all that came, oldest first; first, `gather_s` pass."""
+        if gather_s and self._caught_up:
+            self.flush()
+            time.sleep(gather_s)
+        deadline = time.monotonic() + timeout_s if timeout_s else 0.0
+        remaining_s = timeout_s
         while True:
-            self._network_step(max(0.0, deadline - time.monotonic()))
-            if self._events or self._woken or time.monotonic() >= deadline:
-                self._woken = False
-                events, self._events = self._events, []
-                return events
+            self._network_step(remaining_s)
+            if not (self._events or self._woken):
+                remaining_s = deadline - time.monotonic()
+                if remaining_s > 0:
+                    continue
+            self._woken = False
+            events, self._events = self._events, []
+            return events
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
         """Subscribe now and after every reconnect."""
@@ -62,6 +70,9 @@ class HealingLink(ABC):
         self._subscriptions = [entry for entry in self._subscriptions if entry[0] != topic_filter]
         if self.connected:
             self._send_unsubscribe(topic_filter)
+
+    def flush(self) -> None:  # noqa: B027 (a link that sends at once has nothing to do)
+        """Send what waits for the next poll."""
 
     def watch(self, descriptor: int) -> None:
         """Let `poll` return early while this file descriptor is readable."""

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge_agent.protocol.value import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Message:
     """A message from the broker."""
 
@@ -34,7 +36,7 @@ class Disconnected:
 Event = Message | Connected | Disconnected
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outgoing:
     """A message to publish. Expiry, response topic and correlation are used where the broker speaks MQTT 5."""
 
@@ -57,12 +59,19 @@ class Link(Protocol):
         """Logged in at the broker."""
         ...
 
-    def poll(self, timeout_s: float) -> list[Event]:
-        """Wait at most `timeout_s`, then return all that came, oldest first."""
+    def poll(self, timeout_s: float, gather_s: float = 0.0) -> list[Event]:
+        """Send what waits; sleep `gather_s`, in which messages gather; wait at most `timeout_s` for the first one.
+
+        Returns all that came, oldest first.
+        """
         ...
 
     def publish(self, message: Outgoing) -> bool:
         """Send or queue; False: dropped."""
+        ...
+
+    def flush(self) -> None:
+        """Send now what a link that coalesces would send with the next poll."""
         ...
 
     def subscribe(self, topic_filter: str, qos: int) -> None:

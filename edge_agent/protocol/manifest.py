@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -101,12 +101,12 @@ class Codec(_Part):
             raise ValueError(f"codec: ranges reach beyond {MAX_FEATURE:.0f}")
         return self
 
-    @property
+    @cached_property  # asked for with every message
     def channel_ranges(self) -> ChannelRanges | None:
         """The ranges as arrays (width,), float32."""
         return None if self.ranges is None else _arrays_of(self.ranges)
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Bits of a feature: 32, 8 or 4."""
         return {"float32": 32, "int8": 8, "int4": 4}[self.encoding]

@@ -67,6 +67,14 @@ class MqttLink(HealingLink):
             return False
         return self._send_message(message, 0)
 
+    def flush(self) -> None:
+        """Send what waits, as far as the socket takes it."""
+        try:
+            if self._socket is not None and self._socket.unsent:
+                self._socket.flush()
+        except OSError as error:
+            self._lose(error.strerror or str(error))
+
     def close(self, last_words: Sequence[Outgoing] = (), timeout_s: float = 1.0) -> None:
         """Publish `last_words`, wait until they are with the broker, disconnect. The will is not sent."""
         deadline = time.monotonic() + timeout_s
@@ -119,27 +127,20 @@ class MqttLink(HealingLink):
         if self._socket is not None:
             self._socket.unsent += packet
             if not self._coalesce:
-                self._flush()
-
-    def _flush(self) -> None:
-        try:
-            if self._socket is not None and self._socket.unsent:
-                self._socket.flush()
-        except OSError as error:
-            self._lose(error.strerror or str(error))
+                self.flush()
 
     def _network_step(self, timeout_s: float) -> None:
         if self._socket is None:
             self._connect_when_due(timeout_s)
             return
-        self._flush()
+        self.flush()
         if self._socket is not None:
             readable, woken = self._socket.wait(min(timeout_s, LONGEST_WAIT_S), self._watched)
             self._woken = self._woken or woken
             if readable:
                 self._read(self._socket)
-        if not self._coalesce:
-            self._flush()  # acknowledgements
+                if not self._coalesce:
+                    self.flush()  # acknowledgements
         self._keep_alive(time.monotonic())
 
     def _read(self, connection: BrokerSocket) -> None:
@@ -148,6 +149,7 @@ class MqttLink(HealingLink):
         except OSError as error:
             self._lose(tls_trouble(error))
             return
+        self._caught_up = not connection.has_more
         if chunk is None:
             return
         if not chunk:
@@ -234,7 +236,7 @@ class MqttLink(HealingLink):
         password = settings.password.get_secret_value() if settings.password is not None else None
         login = packets.Login(self._client_id, settings.keepalive_s, settings.username, password, self._will)
         self._socket.unsent += packets.encode_login(login, self._is_5)
-        self._flush()
+        self.flush()
 
     def _lose(self, trouble: str, code: int | None = None) -> None:
         if self._socket is not None:

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from edge_agent.protocol.link import Message, Outgoing
+from edge_agent.protocol.value import value
 
 # A frame of 1024 x 1024 colour pixels takes 3 MiB, everything else of the protocol less. A broker is told so with
 # MQTT 5; with 3.1.1, what is longer is passed over without being kept.
 MAX_PACKET_BYTES = 4 * 2**20
 MAX_REMAINING = 268_435_455  # four length bytes, section 1.5.5
+_PUBLISH, _EXPIRY = 0x30, 0x02  # plain numbers of Kind and Property, for the packet that is sent most
+_THREE_BYTES = struct.Struct("!BBB").pack
+_ONLY_EXPIRY = struct.Struct("!BBI").pack
 PING = b"\xc0\x00"
 GOODBYE = b"\xe0\x00"
 
@@ -54,7 +58,7 @@ class LoginAnswer:
     packet_maximum: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivered:
     """A message at QoS 1, to be acknowledged. `message`: None if it was longer than we take."""
 
@@ -62,7 +66,7 @@ class Delivered:
     message: Message | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Acknowledged:
     """PUBACK for a message of ours; MQTT 5 says with `code` whether it was taken."""
 
@@ -116,17 +120,14 @@ def encode_publish(message: Outgoing, is_5: bool, packet_id: int = 0, again: boo
     >>> encode_publish(Outgoing("a/b", b"hi"), is_5=True)
     b'0\x08\x00\x03a/b\x00hi'
     """
-    topic = message.topic.encode()
-    variable = len(topic).to_bytes(2) + topic
-    if message.qos:
-        variable += packet_id.to_bytes(2)
+    topic, payload, qos = message.topic.encode(), message.payload, message.qos
+    middle = packet_id.to_bytes(2) if qos else b""
     if is_5:
-        variable += _publish_properties(message)
-    first = Kind.PUBLISH | again << 3 | message.qos << 1 | message.retain
-    length = len(variable) + len(message.payload)
-    if length < 128:
-        return bytes((first, length)) + variable + message.payload
-    return bytes((first,)) + _length(length) + variable + message.payload
+        middle += _publish_properties(message)
+    first = _PUBLISH | again << 3 | qos << 1 | message.retain
+    length = 2 + len(topic) + len(middle) + len(payload)
+    sizes = _THREE_BYTES(first, length & 0x7F | 0x80, length >> 7) if 127 < length < 16_384 else _sizes(first, length)
+    return b"".join((sizes, len(topic).to_bytes(2), topic, middle, payload))
 
 
 def encode_acknowledgement(packet_id: int) -> bytes:
@@ -146,11 +147,10 @@ def encode_unsubscribe(packet_id: int, topic_filter: str, is_5: bool) -> bytes:
 
 
 def _publish_properties(message: Outgoing) -> bytes:
-    if message.expiry_s is None and message.correlation is None and message.response_topic is None:
-        return b"\0"
-    properties = b""
-    if message.expiry_s is not None:
-        properties = struct.pack("!BI", Property.EXPIRY, message.expiry_s)
+    expiry_s = message.expiry_s
+    if message.correlation is None and message.response_topic is None:  # nearly all messages
+        return b"\0" if expiry_s is None else _ONLY_EXPIRY(5, _EXPIRY, expiry_s)
+    properties = b"" if expiry_s is None else struct.pack("!BI", _EXPIRY, expiry_s)
     if message.response_topic is not None:
         properties += bytes((Property.RESPONSE_TOPIC,)) + _text(message.response_topic)
     if message.correlation is not None:
@@ -159,7 +159,11 @@ def _publish_properties(message: Outgoing) -> bytes:
 
 
 def _packet(first: int, body: bytes) -> bytes:
-    return bytes((first,)) + _length(len(body)) + body
+    return _sizes(first, len(body)) + body
+
+
+def _sizes(first: int, length: int) -> bytes:
+    return bytes((first, length)) if length < 128 else bytes((first,)) + _length(length)
 
 
 def _length(value: int) -> bytes:

@@ -20,8 +20,10 @@ from edge_agent.protocol.mqtt_packets import (
 
 # Topics seen are kept as text: each frame brings the same ones again.
 _KEPT_TOPICS = 4096
-_PUBLISH, _EXPIRY = int(Kind.PUBLISH), int(Property.EXPIRY)  # plain numbers: they are compared for every message
-_FROM_BROKER = frozenset((Kind.CONNACK, Kind.PUBACK, Kind.SUBACK, Kind.UNSUBACK, Kind.PINGRESP, Kind.DISCONNECT))
+_PUBLISH, _PUBACK, _EXPIRY = 0x30, 0x40, 0x02  # Kind and Property as plain numbers: every message is compared
+_FROM_BROKER = frozenset(
+    int(kind) for kind in (Kind.CONNACK, Kind.PUBACK, Kind.SUBACK, Kind.UNSUBACK, Kind.PINGRESP, Kind.DISCONNECT)
+)
 _FIXED_SIZES = {
     **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), 1),
     **dict.fromkeys((0x13, 0x21, 0x22, 0x23), 2),
@@ -68,40 +70,49 @@ class PacketReader:
     def _cut(self, stream: bytes, packets: list[Packet]) -> int:
         """Append the whole packets at the start of `stream`; return how many bytes they take."""
         position, end = 0, len(stream)
+        append, published, max_bytes = packets.append, self._published, self._max_bytes
         while end - position >= 2:
             first, length, start = stream[position], stream[position + 1], position + 2
-            if length & 0x80:
+            if length & 0x80 and start < end and stream[start] < 0x80:  # two bytes, which most messages need
+                length, start = length & 0x7F | stream[start] << 7, start + 1
+            elif length & 0x80:
                 found = _read_varint(stream, position + 1)
                 if found is None:
                     break
                 length, start = found
             stop = start + length
-            if length > self._max_bytes:
+            if first == _PUBLISH and stop <= end and length <= max_bytes:
+                append(published(stream, start, stop, first))
+                position = stop
+                continue
+            if length > max_bytes:
                 used = self._pass_over(stream, start, length, first, packets)
                 if used is None:
                     self._wanted_bytes = end - position + 1
                     return position
                 return used
-            if first & 0xF0 != _PUBLISH and first not in _FROM_BROKER:
-                raise DecodeError(f"mqtt: unexpected packet {first:#x}")
+            _expect(first)
             if stop > end:
                 self._wanted_bytes = stop - position
                 return position
-            if first & 0xF0 == _PUBLISH:
-                packets.append(self._published(stream, start, stop, first))
-            else:
-                packets.append(_other(first, stream[start:stop], self._is_5))
+            append(self._whole(stream, start, stop, first))
             position = stop
         self._wanted_bytes = 2
         return position
 
+    def _whole(self, stream: bytes, start: int, stop: int, first: int) -> Packet:
+        if first & 0xF0 == _PUBLISH:
+            return self._published(stream, start, stop, first)
+        return _other(first, stream[start:stop], self._is_5)
+
     def _published(self, stream: bytes, position: int, stop: int, first: int) -> Message | Delivered:
         topic_end = position + 2 + (stream[position] << 8) + stream[position + 1] if stop - position >= 2 else stop + 1
         qos = first >> 1 & 3
-        payload_start = topic_end + 2 * bool(qos)
+        payload_start = topic_end + 2 if qos else topic_end
         if payload_start + self._is_5 > stop or qos > 1:
             raise DecodeError("mqtt: malformed PUBLISH")
-        topic = self._topic(stream[position + 2 : topic_end])
+        raw_topic = stream[position + 2 : topic_end]
+        topic = self._topics.get(raw_topic) or self._new_topic(raw_topic)
         response_topic = correlation = None
         if self._is_5:
             size = stream[payload_start]
@@ -131,20 +142,23 @@ class PacketReader:
         self._wanted_bytes = 2
         return start + here + (self._cut(stream[start + here :], packets) if start + here < len(stream) else 0)
 
-    def _topic(self, raw: bytes) -> str:
-        topic = self._topics.get(raw)
-        if topic is None:
-            topic = _decoded(raw)
-            if len(self._topics) >= _KEPT_TOPICS:
-                self._topics.clear()
-            self._topics[raw] = topic
+    def _new_topic(self, raw: bytes) -> str:
+        topic = _decoded(raw)
+        if len(self._topics) >= _KEPT_TOPICS:
+            self._topics.clear()
+        self._topics[raw] = topic
         return topic
+
+
+def _expect(first: int) -> None:
+    if first & 0xF0 != _PUBLISH and first not in _FROM_BROKER:
+        raise DecodeError(f"mqtt: unexpected packet {first:#x}")
 
 
 def _other(first: int, body: bytes, is_5: bool) -> Packet:
     kind = first & 0xF0
     try:
-        if kind == Kind.PUBACK:
+        if kind == _PUBACK:
             return Acknowledged(body[0] << 8 | body[1], body[2] if is_5 and len(body) > 2 else 0)
         if kind == Kind.CONNACK:
             return _login_answer(body, is_5)

@@ -24,7 +24,10 @@ class BrokerSocket:
     def __init__(self, settings: BrokerSettings, tls: "ssl.SSLContext | None") -> None:
         self.unsent = bytearray()
         self.sent_at = time.monotonic()
+        self.has_more = False  # `receive` gave all that it may at a time
         self._poller = select.poll()
+        self._wanted = 0  # what the poller looks for on our socket
+        self._watched = 0  # how many of the other descriptors it knows
         self._tls_socket: ssl.SSLSocket | None = None
         self._try_later: tuple[type[OSError], ...] = (BlockingIOError,)
         self._socket = socket.create_connection((settings.host, settings.port), CONNECT_TIMEOUT_S)
@@ -62,17 +65,34 @@ class BrokerSocket:
     def receive(self) -> bytes | None:
         """What has come; None: nothing whole yet; b'': the other side has closed."""
         try:
-            return self._socket.recv(RECEIVE_BYTES)
+            chunk = self._socket.recv(RECEIVE_BYTES)
         except self._try_later:
             return None
+        if chunk and self._tls_socket is not None:
+            chunk += self._further_records(RECEIVE_BYTES - len(chunk))
+        self.has_more = len(chunk) >= RECEIVE_BYTES
+        return chunk
+
+    def _further_records(self, most_bytes: int) -> bytes:
+        """TLS gives one record at a time, and brokers make one of every message."""
+        records = []
+        with suppress(OSError):  # none for now; or the end, of which the next `receive` tells
+            while most_bytes > 0 and (record := self._socket.recv(most_bytes)):
+                records.append(record)
+                most_bytes -= len(record)
+        return b"".join(records)
 
     def wait(self, timeout_s: float, watched: list[int]) -> tuple[bool, bool]:
         """Wait for something to read, or room for what waits. -> (readable, a watched descriptor is)."""
         if self._tls_socket is not None and self._tls_socket.pending():
             return True, False  # decrypted bytes that poll() does not see
         own = self._socket.fileno()
-        self._poller.register(own, select.POLLIN | (select.POLLOUT if self.unsent else 0))
-        for descriptor in watched:
+        wanted = select.POLLIN | (select.POLLOUT if self.unsent else 0)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._poller.register(own, wanted)
+        for descriptor in watched[self._watched :]:
+            self._watched += 1
             self._poller.register(descriptor, select.POLLIN)
         readable = woken = False
         for descriptor, flags in self._poller.poll(timeout_s * 1000):

@@ -55,7 +55,7 @@ class PredictionMessage(BaseModel):
 
     def encode(self) -> bytes:
         """UTF-8 JSON."""
-        return self.model_dump_json().encode()
+        return self.__pydantic_serializer__.to_json(self)
 
 
 def decode_prediction(payload: bytes) -> PredictionMessage:

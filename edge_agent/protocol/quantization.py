@@ -23,4 +23,7 @@ def dequantize(values: NDArray[np.int8], scale: float, zero_point: int) -> NDArr
     >>> dequantize(np.array([-128, -123], np.int8), scale=0.1, zero_point=-128)
     array([0. , 0.5], dtype=float32)
     """
-    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+    real = values.astype(np.float32)
+    real -= np.float32(zero_point)
+    real *= np.float32(scale)
+    return real

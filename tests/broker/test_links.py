@@ -71,6 +71,23 @@ def test_versions_and_tcp_nodelay(opened: Any, broker: Any, protocol: str, spoke
     assert (message.topic, message.payload, message.retain) == ("link-under-test/x", b"\0\xff", False)
 
 
+def gathered(link: OpenLink, count: int) -> list[bytes]:
+    """What one poll brings when it lets messages gather before it looks."""
+    for number in range(count):
+        link.link.publish(Outgoing("link-under-test/x", bytes([number])))
+    return [event.payload for event in link.link.poll(5.0, gather_s=0.5) if isinstance(event, Message)]
+
+
+def test_messages_that_gather_come_together_and_in_order(opened: Any, broker: Any) -> None:
+    link = opened(settings(broker.port))
+    link.connected()
+    link.link.poll(0.2)  # the subscription is acknowledged
+    assert gathered(link, 50) == [bytes([number]) for number in range(50)]
+    started = time.monotonic()
+    assert link.link.poll(0.2, gather_s=0.1) == []
+    assert 0.3 <= time.monotonic() - started < 1.0
+
+
 def test_the_socket_after_a_reconnect_has_nodelay_too(opened: Any, stage: Any) -> None:
     broker = stage.broker()
     link = opened(settings(broker.port))
@@ -125,6 +142,7 @@ def test_tls(opened: Any, stage: Any, tmp_path: Path) -> None:
     assert link.nodelay() == 1
     link.link.publish(Outgoing("link-under-test/x", b"s" * 100_000, qos=1))
     assert len(link.until(lambda event: isinstance(event, Message)).payload) == 100_000
+    assert len(gathered(link, 50)) == 50  # each in a TLS record of its own
     plain = opened(settings(broker.port), "plain")
     assert not plain.until(lambda event: isinstance(event, Disconnected)).refused
 

@@ -38,7 +38,7 @@ class SimLink:
         self.queued: list[Outgoing] = []
         self.node: Node | None = None
 
-    def poll(self, timeout_s: float) -> list[Event]:
+    def poll(self, timeout_s: float, gather_s: float = 0.0) -> list[Event]:
         events = []
         while self.inbox and self.inbox[0][0] <= self.fleet.now:
             events.append(heapq.heappop(self.inbox)[2])
@@ -53,6 +53,9 @@ class SimLink:
             return True
         self.fleet.broker.accept(self, message)
         return True
+
+    def flush(self) -> None:
+        pass
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
         self.subscriptions[topic_filter] = qos
