@@ -108,7 +108,7 @@ class Fleet:
         node.student_s = student_s
         fixed = () if chosen.students == "auto" else chosen.students
         slots = [self._slot(index, node) for index in fixed]
-        app = AgentApp(chosen, self.deployment.id, slots, node.link, lambda: self.now)
+        app = AgentApp(chosen, self.deployment.id, slots, node.link, lambda: max(self.now, node.busy_until))
         app.status.session = next(self._sessions)
         if chosen.students == "auto":
             topic = self.topics.node(name, "assignment")

@@ -1,0 +1,163 @@
+"""Under load messages are taken together; with little to do nothing waits for anything."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.gathering import CROWDED_FRAMES, LONGEST_GATHER_S, PLENTY, gather_s
+from coordinator.topic_routes import TopicRoutes
+from edge_agent.app import RUN_S, AgentApp
+from edge_agent.console.deployment_directory import open_deployment
+from edge_agent.protocol.errors import DecodeError
+from edge_agent.protocol.feature_message import FeatureMessage, decode_features, encode_features
+from edge_agent.protocol.frame_message import FrameMessage, encode_frame
+from edge_agent.protocol.link import Event, Message, Outgoing
+from edge_agent.protocol.topics import SiteTopics
+from edge_agent.settings import AgentSettings
+from edge_agent.student_slot import StudentSlot, open_student
+
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
+TOPICS = SiteTopics("home")
+
+
+class ScriptedLink:
+    """The link's seam: gives the events of one poll after the other, and notes what leaves when."""
+
+    dropped, connected = 0, True
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.rounds: list[list[Event]] = []
+        self.polls: list[float] = []  # the wait that each was given
+        self.sent: list[tuple[float, list[str]]] = []
+        self._clock = clock
+        self._waiting: list[str] = []
+
+    def poll(self, timeout_s: float, gather_s: float = 0.0) -> list[Event]:
+        self.flush()
+        self.polls.append(timeout_s)
+        return self.rounds.pop(0) if self.rounds else []
+
+    def publish(self, message: Outgoing) -> bool:
+        self._waiting.append(message.topic)
+        return True
+
+    def flush(self) -> None:
+        if self._waiting:
+            self.sent.append((self._clock(), self._waiting))
+        self._waiting = []
+
+    def subscribe(self, topic_filter: str, qos: int) -> None: ...
+    def unsubscribe(self, topic_filter: str) -> None: ...
+    def watch(self, descriptor: int) -> None: ...
+    def close(self, last_words: Sequence[Outgoing] = ()) -> None: ...
+
+
+class SlowedRuntime:
+    """A real student whose runs take as long as told, on the test's clock."""
+
+    def __init__(self, runtime: Any, take: Callable[[], None]) -> None:
+        self._runtime, self._take = runtime, take
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runtime, name)
+
+    def run(self, image: Any) -> Any:
+        self._take()
+        return self._runtime.run(image)
+
+
+class Stand:
+    """An agent with both students of the tiny deployment, its link and its clock."""
+
+    def __init__(self, students: Sequence[int], run_s: float) -> None:
+        self.now, self._run_s = 50.0, run_s
+        deployment = open_deployment(TINY)
+        slots = [self._slowed(open_student(deployment, index, "auto", "auto", 1)) for index in students]
+        self.link = ScriptedLink(lambda: self.now)
+        settings = AgentSettings(device="pi", students=tuple(students), deployment=TINY)
+        self.app = AgentApp(settings, deployment.id, slots, self.link, lambda: self.now)
+        self.shape = slots[0].runtime.input_shape
+
+    def _slowed(self, slot: StudentSlot) -> StudentSlot:
+        def take() -> None:
+            self.now += self._run_s
+
+        return StudentSlot(slot.student, slot.artifact, SlowedRuntime(slot.runtime, take), slot.selftest_error)
+
+    def frames(self, count: int) -> list[Event]:
+        image = np.zeros(self.shape, np.uint8)
+        return [Message(TOPICS.frame("cam"), encode_frame(FrameMessage(n, 0, image)), False) for n in range(count)]
+
+
+def test_a_fast_student_runs_through_its_backlog_and_tells_all_at_once() -> None:
+    stand = Stand([0], run_s=RUN_S / 4)
+    stand.link.rounds = [stand.frames(6)]
+    for _ in range(3):
+        stand.app.step(0.25)
+    assert [len(topics) for _, topics in stand.link.sent] == [4, 2]
+    assert stand.link.polls == [0.25, 0.0, 0.25]  # the second round has work, and does not wait for more
+    assert stand.link.sent[0][0] == pytest.approx(50.0 + RUN_S)
+
+
+def test_features_of_a_slow_student_leave_after_each_run() -> None:
+    stand = Stand([0], run_s=RUN_S * 1.01)
+    stand.link.rounds = [stand.frames(3)]
+    for _ in range(3):
+        stand.app.step(0.25)
+    assert [len(topics) for _, topics in stand.link.sent] == [1, 1, 1]
+
+
+def test_two_slow_students_of_a_device_do_not_wait_for_each_other() -> None:
+    stand = Stand([0, 1], run_s=RUN_S * 2)
+    stand.link.rounds = [stand.frames(2)]
+    stand.app.step(0.25)
+    assert [round(sent_s - 50.0, 4) for sent_s, _ in stand.link.sent] == [RUN_S * 2, RUN_S * 4]
+
+
+def test_with_one_frame_each_feature_leaves_at_once() -> None:
+    stand = Stand([0, 1], run_s=RUN_S / 10)
+    stand.link.rounds = [stand.frames(1)]
+    stand.app.step(0.25)
+    assert [len(topics) for _, topics in stand.link.sent] == [1, 1]
+
+
+def test_the_agent_counts_the_wait_for_the_others_as_its_own_time() -> None:
+    stand = Stand([0], run_s=RUN_S / 4)
+    published: list[Outgoing] = []
+    stand.link.publish = lambda message: published.append(message) or True  # type: ignore[method-assign,func-returns-value]
+    stand.link.rounds = [stand.frames(4)]
+    stand.app.step(0.25)
+    times_us = [decode_features(message.payload).agent_us for message in published]
+    assert times_us == pytest.approx([RUN_S * 1e6] * 4, abs=2)
+
+
+def test_messages_gather_only_among_many_frames_and_never_for_long() -> None:
+    assert gather_s(CROWDED_FRAMES - 1, 10.0) == 0.0
+    assert gather_s(CROWDED_FRAMES, 0.0) == 0.0
+    assert 0 < gather_s(CROWDED_FRAMES, 0.01) <= 0.001
+    assert gather_s(1000, 10.0) == LONGEST_GATHER_S
+    assert gather_s(1000, 10.0, PLENTY) == 0.0  # there is enough to do
+
+
+def test_routes_follow_the_deployments_that_may_be_read() -> None:
+    deployment = open_deployment(TINY)
+    routes = TopicRoutes(TOPICS)
+    width = deployment.manifest.widths[0]
+    payload = encode_features(FeatureMessage(1, np.zeros(width, np.uint8), 0, 0, bits=8))
+    topic = TOPICS.feature("cam", deployment.id, 0, "pi")
+    assert routes.features(topic, payload)[1].ranges is None  # of a deployment that nobody has told us about
+    routes.read_features_of(deployment.id, deployment.manifest)
+    codec = deployment.manifest.codecs[0]
+    if codec.channel_ranges is None:
+        with pytest.raises(DecodeError, match="no ranges"):
+            routes.features(topic, payload)
+    else:
+        assert routes.features(topic, payload)[1].ranges is codec.channel_ranges
+    routes.read_only("0" * 16, deployment.manifest)
+    assert routes.features(topic, payload)[1].ranges is None
+    assert routes.branch(topic) == "feature"
+    assert routes.branch("elsewhere/feature") == ""
+    assert routes.frame(TOPICS.frame("cam")) == ("cam", "")
