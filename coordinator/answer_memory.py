@@ -23,8 +23,11 @@ class AnswerMemory:
 
     def keep(self, prediction: PredictionMessage) -> None:
         """Remember an answer that goes out."""
-        answers = self._sources.setdefault(prediction.source, OrderedDict())
-        self._sources.move_to_end(prediction.source)
+        source = prediction.source
+        answers = self._sources.get(source)
+        if answers is None:
+            answers = self._sources[source] = OrderedDict()
+        self._sources.move_to_end(source)
         replaced = answers.pop(prediction.frame_id, None)  # an id that came back after it was long forgotten
         answers[prediction.frame_id] = prediction
         self._scores += len(prediction.probabilities) - (len(replaced.probabilities) if replaced else 0)

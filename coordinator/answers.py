@@ -1,10 +1,13 @@
 """From a merged frame to the answer that goes out. Pure."""
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from coordinator.feature_merger import FrameAbandoned, FrameMerged
 from edge_agent.protocol.head import MergeHead, probabilities
 from edge_agent.protocol.prediction_message import LatencySplit, PredictionMessage
+
+_arrival = attrgetter("arrived_s")
 
 
 class Answerer:
@@ -55,12 +58,13 @@ class Answerer:
 
 def split_latency(merged: FrameMerged, merge_started_s: float, now: float) -> LatencySplit:
     """Total from the frame's arrival; the last student in decides student and queue; transport is the rest."""
-    last = max(merged.contributions.values(), key=lambda part: part.arrived_s)
+    last = max(merged.contributions.values(), key=_arrival)
     total = now - merged.opened_s
     merge = now - merge_started_s
-    student = min(last.student_s, total - merge)
-    queue = min(max(0.0, last.agent_s - last.student_s), total - merge - student)
-    transport = max(0.0, total - merge - student - queue)
+    before = total - merge
+    student = min(last.student_s, before)
+    queue = min(max(0.0, last.agent_s - last.student_s), before - student)
+    transport = max(0.0, before - student - queue)
     return LatencySplit(
         total=total * 1000, student=student * 1000, queue=queue * 1000, transport=transport * 1000, merge=merge * 1000
     )

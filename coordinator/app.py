@@ -5,32 +5,29 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 
 from coordinator.answers import Answerer
+from coordinator.birth import coordinator_info
 from coordinator.deadlines import AdaptiveDeadlines
 from coordinator.extension import CoordinatorExtension
 from coordinator.feature_merger import FeatureMerger
 from coordinator.frame_desk import Answered, DeskPart, FrameDesk
+from coordinator.gathering import gather_s
 from coordinator.roster import Roster
 from coordinator.settings import CoordinatorSettings
-from edge_agent import __version__
+from coordinator.topic_routes import TopicRoutes
 from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.console.log import LimitedLog
-from edge_agent.console.own_certificate import certificate_validity
 from edge_agent.protocol.errors import ProtocolError
-from edge_agent.protocol.feature_message import FeatureMessage, decode_features
+from edge_agent.protocol.feature_message import FeatureMessage
 from edge_agent.protocol.frame_message import FrameMessage, decode_frame
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.link import Connected, Disconnected, Event, Link, Message, Outgoing
 from edge_agent.protocol.link_choice import open_link
-from edge_agent.protocol.manifest import Codec
-from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status, says_alive
+from edge_agent.protocol.status import NodeInfo, NodeState, NodeTelemetry, decode_status, says_alive
 from edge_agent.protocol.topics import FeatureTopic, SiteTopics
 
 IDLE_POLL_S = 0.25  # how long a stop request may wait on an idle coordinator
-# Parsed topics kept: sources x students x devices of a large site; each frame brings the same ones.
-PARSED_TOPICS = 4096
 REQUEST_SOURCE = "request"  # images of request/classify travel as frames of source request-<coordinator>
 _log = logging.getLogger("coordinator")
 
@@ -48,13 +45,16 @@ class CoordinatorApp:
     ) -> None:
         self.settings = settings
         self.deployment = deployment
-        self._codecs: dict[str, tuple[Codec, ...]] = {}  # by deployment: how each student's features travel
         self.topics = SiteTopics(settings.site)
+        self._routes = TopicRoutes(self.topics)
         self.session = time.time_ns() // 1000
         self.request_source = f"{REQUEST_SOURCE}-{settings.coordinator}"[:63].rstrip("-")
         self.roster = Roster()
         self._clock = clock
         self._extensions: list[CoordinatorExtension] = []
+        self._frame_watchers: list[CoordinatorExtension] = []  # those who do something with each frame
+        self._answer_watchers: list[CoordinatorExtension] = []
+        self._last_events = 0  # of the round before
         self.feature_watch: Callable[[FeatureTopic, FeatureMessage], None] | None = None  # a canary run compares
         self.before_answer: Callable[[bytes], None] | None = None  # the journal notes what is about to go out
         self._state_topic = self.topics.coordinator(settings.coordinator, "state")
@@ -66,9 +66,6 @@ class CoordinatorApp:
             coalesce=True,  # the answers of one round leave together
         )
         self._desk = self._open_desk(head)
-        self._parse_feature = lru_cache(PARSED_TOPICS)(self.topics.parse_feature)
-        self._branch = lru_cache(PARSED_TOPICS)(self._branch_of)
-        self._parse_frame = lru_cache(PARSED_TOPICS)(lambda topic: self.topics.parse_leaf(topic, "frame"))
         manifest = deployment.manifest
         self._image_shape = (manifest.input.height, manifest.input.width, manifest.input.channels)
         self._absent: frozenset[int] = frozenset()
@@ -98,6 +95,10 @@ class CoordinatorApp:
     def extend(self, extension: CoordinatorExtension) -> None:
         """Plug a part into the loop, before `run`."""
         self._extensions.append(extension)
+        if type(extension).on_frame is not CoordinatorExtension.on_frame:
+            self._frame_watchers.append(extension)
+        if type(extension).on_prediction is not CoordinatorExtension.on_prediction:
+            self._answer_watchers.append(extension)
         for topic_filter, qos in extension.subscriptions():
             self._link.subscribe(topic_filter, qos)
 
@@ -124,10 +125,14 @@ class CoordinatorApp:
         deadline = self._desk.next_deadline()
         if deadline is not None:
             longest_wait_s = min(longest_wait_s, max(0.0, deadline - self._clock()))
-        for event in self._link.poll(longest_wait_s):
+        pause_s = gather_s(self._desk.open_frames, self._desk.oldest_s(self._clock()), self._last_events)
+        events = self._link.poll(longest_wait_s, min(longest_wait_s, pause_s))
+        self._last_events = len(events)
+        for event in events:
             self._take(event)
         now = self._clock()
-        self._publish(self._desk.expire(now))
+        if deadline is not None:
+            self._publish(self._desk.expire(now))
         for extension in self._extensions:
             extension.tick(now)
 
@@ -138,9 +143,10 @@ class CoordinatorApp:
         now = self._clock()
         opened, answers = self._desk.open((source, frame.frame_id), frame.live, self._absent_students(), now)
         if opened:
-            for extension in self._extensions:
+            for extension in self._frame_watchers:
                 extension.on_frame(source, frame, now)
-        self._publish(answers)
+        if answers:
+            self._publish(answers)
 
     def core_subscriptions(self) -> list[tuple[str, int]]:
         """What the loop itself listens to."""
@@ -172,11 +178,11 @@ class CoordinatorApp:
 
     def read_features_of(self, deployment: DeploymentDirectory) -> None:
         """From now on features of this deployment can be read: the ranges of their channels are in its manifest."""
-        self._codecs[deployment.id] = deployment.manifest.codecs
+        self._routes.read_features_of(deployment.id, deployment.manifest)
 
     def settle(self, deployment: DeploymentDirectory) -> None:
         """A switch is over: this deployment answers, and the site is told."""
-        self._codecs = {deployment.id: deployment.manifest.codecs}
+        self._routes.read_only(deployment.id, deployment.manifest)
         self._desk.settle(deployment.id)
         self.deployment = deployment
         self._absent_as_of = -1
@@ -211,7 +217,7 @@ class CoordinatorApp:
                 self._limited.warn("broker", f"no broker: {reason}; trying again")
 
     def _receive(self, message: Message) -> None:
-        branch = self._branch(message.topic)
+        branch = self._routes.branch(message.topic)
         if branch == "feature" and not message.retain:
             self._receive_feature(message)
         elif branch == "frame" and not message.retain:
@@ -226,31 +232,20 @@ class CoordinatorApp:
         elif not any(extension.receive(message) for extension in self._extensions):
             self.counts["messages_refused"] += 1  # retained leftovers where live messages belong
 
-    def _branch_of(self, topic: str) -> str:
-        """First level below the site's root; '' for topics of others."""
-        root = self.topics.root + "/"
-        return topic.removeprefix(root).partition("/")[0] if topic.startswith(root) else ""
-
     def _receive_frame(self, message: Message) -> None:
-        source, leaf = self._parse_frame(message.topic)
+        source, leaf = self._routes.frame(message.topic)
         if not leaf and source != self.request_source:  # frames of requests were opened when they were sent
             self.open_frame(source, decode_frame(message.payload))
 
     def _receive_feature(self, message: Message) -> None:
-        topic = self._parse_feature(message.topic)
-        features = self._with_meaning(topic, decode_features(message.payload))
-        self.counts["feature_bytes"] += len(message.payload)
-        self._publish(self._desk.receive(topic, features, self._clock()))
+        topic, features = self._routes.features(message.topic, message.payload)
+        desk = self._desk
+        desk.counts["feature_bytes"] += len(message.payload)
+        answers = desk.receive(topic, features, self._clock())
+        if answers:
+            self._publish(answers)
         if self.feature_watch is not None:
             self.feature_watch(topic, features)
-
-    def _with_meaning(self, topic: FeatureTopic, features: FeatureMessage) -> FeatureMessage:
-        """Codes need the ranges of their deployment's manifest; of unknown deployments nothing is merged anyway."""
-        codecs = self._codecs.get(topic.deployment, ())
-        if topic.student >= len(codecs):
-            return features
-        codec = codecs[topic.student]
-        return features.with_ranges(codec.channel_ranges, codec.bits)
 
     def _receive_status(self, message: Message) -> None:
         for extension in self._extensions:
@@ -287,26 +282,11 @@ class CoordinatorApp:
             if answer.again:
                 continue  # told and counted when it was given first
             now = self._clock()
-            for extension in self._extensions:
+            for extension in self._answer_watchers:
                 extension.on_prediction(prediction, answer.merged, now)
 
     def _publish_birth(self) -> None:
-        manifest = self.deployment.manifest
-        validity = certificate_validity(self.settings.broker.certificate_file)
-        info = CoordinatorInfo(
-            session=self.session,
-            coordinator_version=__version__,
-            deployment=self.deployment.id,
-            deployment_name=manifest.name,
-            classes=manifest.classes,
-            height=manifest.input.height,
-            width=manifest.input.width,
-            channels=manifest.input.channels,
-            students=len(manifest.students),
-            deadline_ms=self.settings.deadline_ms,
-            insecure=self.settings.broker.is_exposed or None,
-            certificate_until=validity[1] if validity else None,
-        )
+        info = coordinator_info(self.settings, self.deployment, self.session)
         topic = self.topics.coordinator(self.settings.coordinator, "info")
         self._link.publish(Outgoing(topic, info.encode(), qos=1, retain=True))
         self._link.publish(self.state("online"))

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.protocol.value import value
+
 FrameKey = tuple[str, int]  # source, frame_id
 IgnoredReason = Literal["unknown", "late", "repeated", "replica", "width", "student", "deployment"]
 AbandonReason = Literal["deadline", "overflow", "shutdown"]
@@ -22,7 +24,7 @@ REMEMBERED_FRAMES = 4096
 COMPARED_FRAMES = 128
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Contribution:
     """What one student had to say. features: (width,), float32; times in seconds."""
 
@@ -33,7 +35,7 @@ class Contribution:
     arrived_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FrameMerged:
     """A frame to answer: all students, or at its deadline at least the quorum."""
 
@@ -56,7 +58,7 @@ class FrameAbandoned:
     deployment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FrameProgressed:
     """An open frame has one student more and still waits for others."""
 
@@ -140,16 +142,22 @@ class FeatureMerger:
 
     def receive(self, key: FrameKey, deployment: str, student: int, contribution: Contribution) -> list[MergerEvent]:
         """Take one student's features; the last one that can be expected closes the frame."""
-        ignored = self._ignored(key, deployment, student, contribution)
-        if ignored is not None:
-            return [ignored]
-        frame = self._open[key]
-        frame.contributions[student] = contribution
-        missing = self._missing(frame) if len(frame.contributions) < len(self._widths) else ()
-        if frame.absent.issuperset(missing) and len(frame.contributions) >= self.quorum:
+        frame, widths = self._open.get(key), self._widths
+        if (
+            frame is None
+            or deployment != self.deployment
+            or student >= len(widths)
+            or contribution.features.shape != (widths[student],)
+            or student in frame.contributions
+        ):
+            return [self._ignored(key, deployment, student, contribution)]
+        present = frame.contributions
+        present[student] = contribution
+        missing = self._missing(frame) if len(present) < len(widths) else ()
+        if len(present) >= self.quorum and (not missing or frame.absent.issuperset(missing)):
             self._close(key)
-            return [FrameMerged(key, frame.opened_s, frame.contributions, missing, self.deployment)]
-        return [FrameProgressed(key, frame.opened_s, frame.contributions, missing, self.deployment)]
+            return [FrameMerged(key, frame.opened_s, present, missing, deployment)]
+        return [FrameProgressed(key, frame.opened_s, present, missing, deployment)]
 
     def expire(self, now: float) -> list[MergerEvent]:
         """Close every frame whose deadline has come: degraded with the quorum, else abandoned."""
@@ -173,6 +181,11 @@ class FeatureMerger:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
+    def oldest_opened_s(self) -> float | None:
+        """When the oldest open frame was opened."""
+        oldest = next(iter(self._open.values()), None)
+        return None if oldest is None else oldest.opened_s
+
     def abandon_all(self) -> list[MergerEvent]:
         """Close every open frame without a class: the coordinator stops."""
         return [self._abandon(key, "shutdown") for key in list(self._open)]
@@ -194,9 +207,8 @@ class FeatureMerger:
         """Frames that need no answer any more, and when they were opened."""
         return ((key, closed.opened_s) for key, closed in self._closed.items())
 
-    def _ignored(
-        self, key: FrameKey, deployment: str, student: int, contribution: Contribution
-    ) -> FeatureIgnored | None:
+    def _ignored(self, key: FrameKey, deployment: str, student: int, contribution: Contribution) -> FeatureIgnored:
+        """Why features change nothing."""
         device = contribution.device
         if deployment != self.deployment:
             return FeatureIgnored(key, student, device, "deployment")
@@ -210,14 +222,15 @@ class FeatureMerger:
         delay_s = contribution.arrived_s - frame.opened_s
         first = frame.contributions.get(student) if frame.contributions is not None else None
         if first is None:
-            return None if key in self._open else FeatureIgnored(key, student, device, "late", delay_s)
+            return FeatureIgnored(key, student, device, "late", delay_s)
         if first.device == device:
             return FeatureIgnored(key, student, device, "repeated", delay_s)
         difference = float(np.max(np.abs(contribution.features - first.features)))
         return FeatureIgnored(key, student, device, "replica", delay_s, difference)
 
     def _missing(self, frame: _OpenFrame) -> tuple[int, ...]:
-        return tuple(student for student in range(len(self._widths)) if student not in frame.contributions)
+        present = frame.contributions
+        return tuple([student for student in range(len(self._widths)) if student not in present])
 
     def _abandon(self, key: FrameKey, reason: AbandonReason) -> FrameAbandoned:
         frame = self._close(key)

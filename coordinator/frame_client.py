@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.accuracy import FrameLabel
+from coordinator.gathering import gather_s
 from coordinator.roster import Roster
 from coordinator.settings import ClientSettings
 from edge_agent.console.exit_codes import ExitCode, UserError
@@ -45,6 +46,7 @@ class FrameClient:
         self._settings = settings
         self.source = source or f"client-{secrets.token_hex(4)}"
         self._topics = SiteTopics(settings.site)
+        self._prediction_topic = self._topics.prediction(self.source)
         self._roster = Roster()
         self._info: CoordinatorInfo | None = None
         self._coordinator_online = False
@@ -63,8 +65,9 @@ class FrameClient:
                 (self._topics.coordinator(settings.coordinator, "state"), 1),
                 (self._topics.node("+", "state"), 1),
                 (self._topics.node("+", "info"), 1),
-                (self._topics.prediction(self.source), 1),
+                (self._prediction_topic, 1),
             ],
+            coalesce=True,
         )
 
     def wait_for_site(self, timeout_s: float, all_students: bool = True) -> CoordinatorInfo:
@@ -95,6 +98,7 @@ class FrameClient:
         pending = enumerate(images)
         exhausted = False
         next_send = last_seen = time.monotonic()
+        round_trip_s = 0.0  # of the last answer
         while waiting or not exhausted:
             now = time.monotonic()
             while not exhausted and len(waiting) < window and now >= next_send:
@@ -104,9 +108,12 @@ class FrameClient:
                     break
                 waiting[self._send(*item)] = (item[0], time.monotonic())
                 next_send = max(next_send + 1 / frames_per_s, now - 1.0) if frames_per_s else now
-            for event in self._link.poll(min(0.05, max(0.0, next_send - now)) if len(waiting) < window else 0.05):
+            wait_s = min(0.05, max(0.0, next_send - now)) if len(waiting) < window else 0.05
+            for event in self._link.poll(wait_s, min(wait_s, gather_s(len(waiting), round_trip_s))):
                 self._take(event)
-            yield from self._answers(waiting)
+            for answer in self._answers(waiting):
+                round_trip_s = answer.round_trip_s
+                yield answer
             self._give_up(waiting, patience_s)
             last_seen = time.monotonic() if self._link.connected else last_seen
             if time.monotonic() - last_seen > max(patience_s, BROKER_PATIENCE_S):
@@ -136,9 +143,9 @@ class FrameClient:
                 yield Answer(sent[0], prediction, time.monotonic() - sent[1])
 
     def _give_up(self, waiting: dict[int, tuple[int, float]], patience_s: float) -> None:
-        now = time.monotonic()
-        for frame_id in [frame_id for frame_id, (_, sent_s) in waiting.items() if now - sent_s > patience_s]:
-            del waiting[frame_id]
+        sent_before = time.monotonic() - patience_s
+        while waiting and next(iter(waiting.values()))[1] < sent_before:  # in the order of sending
+            del waiting[next(iter(waiting))]
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Message):
@@ -152,6 +159,10 @@ class FrameClient:
                 raise UserError(f"broker {event.reason}", ExitCode.UNAVAILABLE)
 
     def _receive(self, message: Message) -> None:
+        if message.topic == self._prediction_topic:
+            self.wire_bytes["prediction"].append(len(message.payload))
+            self._predictions.append(decode_prediction(message.payload))
+            return
         levels = self._topics.relative(message.topic)
         match levels:
             case ["coordinator", _, "info"] if message.payload:
@@ -164,9 +175,6 @@ class FrameClient:
                 self._roster.info(device, decode_status(NodeInfo, message.payload))
             case ["feature", *_]:
                 self.wire_bytes["features"].append(len(message.payload))
-            case ["prediction", _]:
-                self.wire_bytes["prediction"].append(len(message.payload))
-                self._predictions.append(decode_prediction(message.payload))
             case _:
                 pass
 

@@ -26,9 +26,10 @@ from edge_agent.protocol.feature_message import FeatureMessage
 from edge_agent.protocol.prediction_message import PredictionMessage
 from edge_agent.protocol.switch_schedule import SwitchSchedule
 from edge_agent.protocol.topics import FeatureTopic
+from edge_agent.protocol.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answered:
     """An answer to publish. `early`: from some students, the frame's one answer follows. `again`: given before."""
 
@@ -71,6 +72,11 @@ class FrameDesk:
         """Frames in flight."""
         return len(self._merger)
 
+    def oldest_s(self, now: float) -> float:
+        """How long the oldest frame in flight has waited; 0 without one."""
+        opened_s = self._merger.oldest_opened_s()
+        return 0.0 if opened_s is None else now - opened_s
+
     def deadlines_ms(self) -> dict[str, float]:
         """Present deadline of live frames, by source."""
         return {source: round(1000 * s, 1) for source, s in self._deadlines.by_source().items()}
@@ -99,12 +105,12 @@ class FrameDesk:
     def open(self, key: FrameKey, live: bool, absent: frozenset[int], now: float) -> tuple[bool, list[Answered]]:
         """Start a frame: (True, what made room for it); (False, its answer, if it has one) if it was there before."""
         events = self._merger.open_frame(key, now, now + self._deadlines.patience_s(key[0], live), absent)
-        if any(isinstance(event, FrameIgnored) for event in events):
+        if events and any(isinstance(event, FrameIgnored) for event in events):
             self.counts["frames_repeated"] += 1
             given = self._given.find(key)
             return False, [] if given is None else [Answered(given, None, again=True)]
         self.counts["frames_opened"] += 1
-        return True, self._answers(events)
+        return True, self._answers(events) if events else []
 
     def close(self, prediction: PredictionMessage, now: float) -> None:
         """A frame of the last session is answered: sent again, it gets this answer and is not merged."""

@@ -65,6 +65,10 @@ class TwinMerger:
         """When `expire` will next have something to do."""
         return min((d for d in (self.old.next_deadline(), self.new.next_deadline()) if d is not None), default=None)
 
+    def oldest_opened_s(self) -> float | None:
+        """When the oldest open frame was opened."""
+        return min((s for s in (self.old.oldest_opened_s(), self.new.oldest_opened_s()) if s is not None), default=None)
+
     def withdraw(self, key: FrameKey, opened_s: float) -> None:
         """A frame was answered elsewhere."""
         self.old.withdraw(key, opened_s)
