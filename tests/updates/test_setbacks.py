@@ -63,12 +63,19 @@ def test_a_full_disk_is_told_and_nothing_is_switched(site):
     observer.close()
 
 
-def test_a_student_that_crashes_after_the_switch_is_left_and_the_site_goes_back(site):
+@pytest.fixture(scope="module")
+def roomy_site(site):
+    """The same one, with a disk for pi-2 that is large enough."""
     fleet = site.fleet
-    fleet.kill("pi-2", 15)
+    fleet.kill("pi-2", signal.SIGTERM)
     fleet.extra["pi-2"] = []
     subprocess.run(["mount", "-o", "remount,size=20m", str(fleet.folder / "pi-2")], capture_output=True)
     fleet.restart("pi-2")
+    return site
+
+
+def test_a_student_that_crashes_after_the_switch_is_left_and_the_site_goes_back(roomy_site):
+    site, fleet = roomy_site, roomy_site.fleet
     observer = Observer(fleet)
     observer.wait("all", all_run(fleet, site.first.id))
     traffic = Traffic(fleet.port).start()
@@ -93,9 +100,9 @@ def test_a_student_that_crashes_after_the_switch_is_left_and_the_site_goes_back(
     observer.close()
 
 
-def test_a_device_that_went_back_alone_can_not_be_the_canary_of_the_next_update(site):
+def test_a_device_that_went_back_alone_can_not_be_the_canary_of_the_next_update(roomy_site):
     """It would be compared with what the site no longer runs: the request is refused, and nothing is fetched."""
-    fleet, observer = site.fleet, Observer(site.fleet)
+    site, fleet, observer = roomy_site, roomy_site.fleet, Observer(roomy_site.fleet)
     observer.wait("all", all_run(fleet, site.first.id))
     fourth, fifth = site.bundle(4), site.bundle(5)
     words = [*COORDINATOR, "deploy", str(site.folder / "4.nonn"), "--wait", "--broker-port", str(fleet.port)]
