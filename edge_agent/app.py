@@ -24,7 +24,7 @@ from edge_agent.student_slot import StudentSlot
 
 IDLE_POLL_S = 0.25  # how long a stop request may wait on an idle agent
 # While frames wait, students run for so long before their features leave and the network is looked at: one of half a
-# millisecond would else spend half as long again on messages (docs/decisions/0014). The features of a slower one
+# millisecond would else spend half as long again on messages (docs/decisions/0016). The features of a slower one
 # leave after each run.
 RUN_S = 0.002
 PARSED_TOPICS = 1024  # sources of a large site; each frame brings the same topic
