@@ -5,7 +5,7 @@ Taken one by one each costs three times as much: a program that wakes up finds t
 """
 
 CROWDED_FRAMES = 8  # with fewer in flight every one of them counts
-GATHER_PART, LONGEST_GATHER_S = 0.1, 0.004
+GATHER_PART, LONGEST_GATHER_S = 0.1, 0.01
 PLENTY = 64  # messages of a round that needs no gathering
 
 
@@ -13,7 +13,7 @@ def gather_s(frames_in_flight: int, waited_s: float, last_messages: int = 0) -> 
     """A part of what a frame has waited anyway, seconds. `last_messages`: how many the round before brought.
 
     >>> gather_s(64, 0.03), gather_s(64, 0.5), gather_s(1, 0.03)
-    (0.003, 0.004, 0.0)
+    (0.003, 0.01, 0.0)
     """
     if frames_in_flight < CROWDED_FRAMES or last_messages >= PLENTY:
         return 0.0

@@ -23,10 +23,10 @@ from edge_agent.student_lanes import Lane, StudentLanes
 from edge_agent.student_slot import StudentSlot
 
 IDLE_POLL_S = 0.25  # how long a stop request may wait on an idle agent
-# While frames wait, students run for so long before their features leave and the network is looked at: one of half a
-# millisecond would else spend half as long again on messages (docs/decisions/0016). The features of a slower one
-# leave after each run.
-RUN_S = 0.002
+# While frames wait, students run for a tenth of what the first one has waited, at most so long, before their features
+# leave and the network is looked at: a fast one would else spend half as long again on messages (docs/decisions/0016).
+# The features of a slower one leave after each run.
+RUN_PART, LONGEST_RUN_S = 0.1, 0.01
 PARSED_TOPICS = 1024  # sources of a large site; each frame brings the same topic
 _log = logging.getLogger("agent")
 
@@ -172,12 +172,13 @@ class AgentApp:
         self._mailbox.put(WaitingFrame(source, frame, self._clock()))
 
     def _answer_waiting(self) -> None:
-        """At least one frame, if there is one; more while they take no longer than RUN_S."""
+        """One frame, if there is one; more while they take less than a tenth of what it has waited."""
         waiting = self._mailbox.take()
         if waiting is None:
             return
         self._link.flush()  # what is to be said does not wait for a student
-        self._send_by = self._clock() + RUN_S
+        now = self._clock()
+        self._send_by = now + min(LONGEST_RUN_S, RUN_PART * (now - waiting.arrived_s))
         while waiting is not None:
             self._answer(waiting)
             waiting = self._mailbox.take() if self._clock() < self._send_by else None

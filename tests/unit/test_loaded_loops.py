@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from coordinator.gathering import CROWDED_FRAMES, LONGEST_GATHER_S, PLENTY, gather_s
 from coordinator.topic_routes import TopicRoutes
-from edge_agent.app import RUN_S, AgentApp
+from edge_agent.app import LONGEST_RUN_S, RUN_PART, AgentApp
 from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.protocol.errors import DecodeError
 from edge_agent.protocol.feature_message import FeatureMessage, decode_features, encode_features
@@ -77,8 +79,8 @@ class Stand:
         deployment = open_deployment(TINY)
         slots = [self._slowed(open_student(deployment, index, "auto", "auto", 1)) for index in students]
         self.link = ScriptedLink(lambda: self.now)
-        settings = AgentSettings(device="pi", students=tuple(students), deployment=TINY)
-        self.app = AgentApp(settings, deployment.id, slots, self.link, lambda: self.now)
+        chosen = AgentSettings(device="pi", students=tuple(students), deployment=TINY)
+        self.app = AgentApp(chosen, deployment.id, slots, self.link, lambda: self.now)
         self.shape = slots[0].runtime.input_shape
 
     def _slowed(self, slot: StudentSlot) -> StudentSlot:
@@ -92,46 +94,61 @@ class Stand:
         return [Message(TOPICS.frame("cam"), encode_frame(FrameMessage(n, 0, image)), False) for n in range(count)]
 
 
+def backlog(stand: Stand, count: int, waited_s: float) -> None:
+    """Frames have come, and the device was busy for so long."""
+    for event in stand.frames(count):
+        stand.app._take(event)
+    stand.now += waited_s
+
+
 def test_a_fast_student_runs_through_its_backlog_and_tells_all_at_once() -> None:
-    stand = Stand([0], run_s=RUN_S / 4)
-    stand.link.rounds = [stand.frames(6)]
+    stand = Stand([0], run_s=0.00051)
+    backlog(stand, 6, waited_s=0.02)
     for _ in range(3):
         stand.app.step(0.25)
     assert [len(topics) for _, topics in stand.link.sent] == [4, 2]
-    assert stand.link.polls == [0.25, 0.0, 0.25]  # the second round has work, and does not wait for more
-    assert stand.link.sent[0][0] == pytest.approx(50.0 + RUN_S)
+    assert stand.link.polls == [0.0, 0.0, 0.25]  # with frames waiting nobody waits for more
+    assert stand.link.sent[0][0] - 50.02 == pytest.approx(4 * 0.00051)
 
 
-def test_features_of_a_slow_student_leave_after_each_run() -> None:
-    stand = Stand([0], run_s=RUN_S * 1.01)
-    stand.link.rounds = [stand.frames(3)]
-    for _ in range(3):
+@given(st.floats(0, 1), st.floats(0.0001, 0.1), st.integers(1, 30))
+@settings(max_examples=40, deadline=None)
+def test_no_features_wait_longer_than_a_tenth_more(waited_s: float, run_s: float, count: int) -> None:
+    stand = Stand([0], run_s)
+    backlog(stand, count, waited_s)
+    for _ in range(count):
         stand.app.step(0.25)
-    assert [len(topics) for _, topics in stand.link.sent] == [1, 1, 1]
+    assert sum(len(topics) for _, topics in stand.link.sent) == count
+    begun, ran = 50 + waited_s, 0
+    for sent_s, topics in stand.link.sent:
+        waited = begun + ran * run_s - 50  # of the first of them
+        assert sent_s - 50 <= waited + min(LONGEST_RUN_S, RUN_PART * waited) + run_s + 1e-9
+        ran += len(topics)
+        assert sent_s == pytest.approx(begun + ran * run_s)
 
 
 def test_two_slow_students_of_a_device_do_not_wait_for_each_other() -> None:
-    stand = Stand([0, 1], run_s=RUN_S * 2)
-    stand.link.rounds = [stand.frames(2)]
+    stand = Stand([0, 1], run_s=0.011)
+    backlog(stand, 2, waited_s=1.0)
     stand.app.step(0.25)
-    assert [round(sent_s - 50.0, 4) for sent_s, _ in stand.link.sent] == [RUN_S * 2, RUN_S * 4]
+    assert [sent_s - 51 for sent_s, _ in stand.link.sent] == pytest.approx([0.011, 0.022])
 
 
 def test_with_one_frame_each_feature_leaves_at_once() -> None:
-    stand = Stand([0, 1], run_s=RUN_S / 10)
-    stand.link.rounds = [stand.frames(1)]
+    stand = Stand([0, 1], run_s=0.0002)
+    backlog(stand, 1, waited_s=1.0)
     stand.app.step(0.25)
     assert [len(topics) for _, topics in stand.link.sent] == [1, 1]
 
 
 def test_the_agent_counts_the_wait_for_the_others_as_its_own_time() -> None:
-    stand = Stand([0], run_s=RUN_S / 4)
+    stand = Stand([0], run_s=0.00051)
     published: list[Outgoing] = []
     stand.link.publish = lambda message: published.append(message) or True  # type: ignore[method-assign,func-returns-value]
-    stand.link.rounds = [stand.frames(4)]
+    backlog(stand, 4, waited_s=0.02)
     stand.app.step(0.25)
     times_us = [decode_features(message.payload).agent_us for message in published]
-    assert times_us == pytest.approx([RUN_S * 1e6] * 4, abs=2)
+    assert times_us == pytest.approx([20_000 + 4 * 510] * 4, abs=2)
 
 
 def test_messages_gather_only_among_many_frames_and_never_for_long() -> None:
