@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edge_agent.console.deployment_directory import open_deployment
-from edge_agent.protocol.feature_message import FeatureMessage, encode_features
+from edge_agent.inference import feature_message
+from edge_agent.protocol.feature_message import encode_features
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
 from edge_agent.runtimes import open_runtime
 from edge_agent.runtimes.arena import arena_bytes
@@ -36,10 +37,10 @@ def costs(folder: Path) -> dict[str, Any]:
             artifacts[artifact.file] = {
                 "bytes": path.stat().st_size, "arena_bytes": arena_bytes(path, open_runtime(path, "tflite", 1)),
             }  # fmt: skip
-        features = encode_features(FeatureMessage(1, np.zeros(student.width, np.int8), 1, 1, 0.1, 0))
+        features = encode_features(feature_message(1, np.zeros(student.width, np.int8), (0.1, 0), student.codec, 1, 1))
         students.append({
             "network": student.network, "parameters": student.parameters, "macs": student.macs, "width": student.width,
-            "artifacts": artifacts, "frame_bytes": len(frame), "int8_feature_bytes": len(features),
+            "artifacts": artifacts, "frame_bytes": len(frame), "feature_bytes": len(features),
         })  # fmt: skip
     head = manifest.head
     return {"students": students, "head_bytes": head.size_bytes, "golden_input_bytes": manifest.golden_input.size_bytes}
