@@ -54,6 +54,7 @@ def main() -> int:
     parser.add_argument("--student", default="wrn-10-1", metavar="NAME")
     parser.add_argument("--students", type=int, default=2, metavar="K")
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument("--seeds-without-failout", type=int, default=1, metavar="N")
     parser.add_argument("--passes", type=int, default=4, metavar="N")
     parser.add_argument("--small-passes", type=int, default=0, metavar="N")
     parser.add_argument("--batch", type=int, default=64, metavar="N")
@@ -61,9 +62,11 @@ def main() -> int:
     parser.add_argument("--failout", type=float, default=0.1, metavar="P")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    kinds = [*((method, arguments.failout) for method in METHODS), ("communities", 0.0)]
+    kinds = [(method, arguments.failout) for method in METHODS]
     # Seed by seed, so that a table cut short compares like with like.
     trials = [Trial(method, failout, seed) for seed in range(arguments.seeds) for method, failout in kinds]
+    kinds.append(("communities", 0.0))
+    trials += [Trial("communities", 0.0, seed) for seed in range(arguments.seeds_without_failout)]
     results = {trial: run_trial(trial, arguments) for trial in trials}
     rows = [row(kind, results) for kind in kinds]
     print_table(rows, arguments)
@@ -110,15 +113,16 @@ def row(kind: tuple[str, float], results: dict[Trial, dict[str, float]]) -> dict
 
 def print_table(rows: list[dict[str, object]], arguments: argparse.Namespace) -> None:
     """One line per kind, as Markdown."""
-    print(f"\n{arguments.students} x {arguments.student}, {arguments.passes} passes, n = {arguments.seeds} seeds\n")
-    print("| partition | failout | accuracy, % | one student missing (zeros), % | transfer loss |")
-    print("|---|---|---|---|---|")
+    passes = f"{arguments.passes} passes ({arguments.small_passes} at 3/4 size)"
+    print(f"\n{arguments.students} x {arguments.student}, {passes}\n")
+    print("| partition | failout | seeds | accuracy, % | one student missing (zeros), % | transfer loss |")
+    print("|---|---|---|---|---|---|")
     for entry in rows:
         shown = [
             spread(entry[name], scale)
             for name, scale in (("accuracy", 100), ("one_missing", 100), ("transfer_loss", 1))
         ]
-        print(f"| {entry['partition']} | {entry['failout']} | {' | '.join(shown)} |")
+        print(f"| {entry['partition']} | {entry['failout']} | {entry['seeds']} | {' | '.join(shown)} |")
 
 
 def spread(entry: object, scale: float) -> str:
