@@ -1,9 +1,9 @@
-"""Finished runs of nonn-trainer side by side: what their students cost together, what they answer on the test images.
+"""Runs of nonn-trainer side by side: what their students cost together, what they answer.
 
     python benchmarks/compare_runs.py RUN RUN ...
 
-Reads run.json, evaluation.json and distill/ of each. Runs that differ in more than networks, K, name and failout are
-refused: nothing else would explain the difference. Prints Markdown.
+Reads run.json, distill/, export/ and, where there is one, evaluation.json of each. Runs that differ in more than
+networks, K, name and failout are refused: nothing else would explain the difference. Prints Markdown.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> int:
             names = ", ".join(sorted(different - MAY_DIFFER))
             print(f"error: {path} differs from {arguments.runs[0]} in {names}", file=sys.stderr)
             return 64
-    print("| students | parameters, all | MACs, all | of one | validation | test | test, one missing | h |")
+    print("| students | parameters, all | MACs, all | of one | validation | one missing (zeros) | test | h |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         print(line(row))
@@ -43,27 +43,31 @@ def main() -> int:
 
 def read(run: Path) -> dict[str, Any]:
     """What one run says of itself."""
+    evaluation = run / "evaluation.json"
     return {
         "settings": json.loads((run / "run.json").read_text())["configuration"],
-        "evaluation": json.loads((run / "evaluation.json").read_text()),
-        "history": json.loads((run / "distill" / "history.json").read_text()),
+        "students": json.loads((run / "export" / "manifest.json").read_text())["students"],
+        "last": json.loads((run / "distill" / "history.json").read_text())[-1],
+        "test": json.loads(evaluation.read_text())["accuracy"] if evaluation.exists() else None,
     }
 
 
 def line(row: dict[str, Any]) -> str:
-    """One row of the table."""
-    found, last = row["evaluation"], row["history"][-1]
-    students = found["students"]
-    networks = sorted({student["network"] for student in students})
-    full, validation, hours = 2 ** len(students) - 1, 100 * last["val_accuracy"], last["seconds"] / 3600
-    by_mask = found["precisions"][found["precision"]]["accuracy_by_mask"]
-    missing = [by_mask[str(full - 2**k)] for k in range(len(students)) if len(students) > 1]
-    shown = f"{100 * min(missing):.2f} to {100 * max(missing):.2f} %" if missing else "no answer"
-    return (
-        f"| {len(students)} x {', '.join(networks)} | {sum(s['parameters'] for s in students):,} | "
-        f"{sum(s['macs'] for s in students) / 1e6:.1f} M | {max(s['macs'] for s in students) / 1e6:.1f} M | "
-        f"{validation:.2f} % | {100 * found['accuracy']:.2f} % | {shown} | {hours:.2f} |"
-    )
+    """One row of the table; accuracies of the joint float32 network, of the artifacts for test images."""
+    students, last = row["students"], row["last"]
+    networks = ", ".join(sorted({student["network"] for student in students}))
+    missing = [value for name, value in last.items() if name.startswith("val_accuracy_without_")]
+    cells = [
+        f"{len(students)} x {networks}",
+        f"{sum(student['parameters'] for student in students):,}",
+        f"{sum(student['macs'] for student in students) / 1e6:.1f} M",
+        f"{max(student['macs'] for student in students) / 1e6:.1f} M",
+        f"{100 * last['val_accuracy']:.2f} %",
+        f"{100 * min(missing):.2f} to {100 * max(missing):.2f} %" if len(students) > 1 else "no answer",
+        f"{100 * row['test']:.2f} %" if row["test"] is not None else "-",
+        f"{last['seconds'] / 3600:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

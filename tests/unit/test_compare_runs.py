@@ -11,39 +11,36 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import compare_runs
 
 
-def write_run(folder: Path, networks: list[str], **settings: Any) -> Path:
-    full = 2 ** len(networks) - 1
-    by_mask = {str(mask): 0.5 + 0.1 * mask.bit_count() for mask in range(full + 1)}
+def write_run(folder: Path, networks: list[str], tested: float | None = None, **settings: Any) -> Path:
     students = [{"network": name, "parameters": 1000, "macs": 2_000_000} for name in networks]
     configuration = {"student": networks, "students": len(networks), "passes": 3, "small_passes": 2, "batch": 64,
                      "views": 3, "seed": 0, "failout": 0.1} | settings  # fmt: skip
     contents: dict[str, Any] = {
         "run.json": {"configuration": configuration},
-        "evaluation.json": {
-            "students": students,
-            "accuracy": by_mask[str(full)],
-            "precision": "int8",
-            "precisions": {"int8": {"accuracy_by_mask": by_mask}},
-        },
-        "distill/history.json": [{"val_accuracy": 0.9, "seconds": 1800.0}],
+        "export/manifest.json": {"students": students},
+        "distill/history.json": [
+            {"val_accuracy": 0.9, "seconds": 1800.0, "val_accuracy_without_0": 0.7, "val_accuracy_without_1": 0.8}
+        ],
     }
     for name, content in contents.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(content))
+    if tested is not None:
+        (folder / "evaluation.json").write_text(json.dumps({"accuracy": tested}))
     return folder
 
 
 def test_two_runs_stand_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    two = write_run(tmp_path / "two", ["wrn-16-1"] * 2)
+    two = write_run(tmp_path / "two", ["wrn-16-1"] * 2, tested=0.85)
     one = write_run(tmp_path / "one", ["wrn-16-2"], failout=0.0)
     monkeypatch.setattr("sys.argv", ["compare_runs.py", str(two), str(one)])
     assert compare_runs.main() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == "| 2 x wrn-16-1 | 2,000 | 4.0 M | 2.0 M | 90.00 % | 70.00 % | 60.00 to 60.00 % | 0.50 |"
-    assert lines[3] == "| 1 x wrn-16-2 | 1,000 | 2.0 M | 2.0 M | 90.00 % | 60.00 % | no answer | 0.50 |"
+    assert lines[2] == "| 2 x wrn-16-1 | 2,000 | 4.0 M | 2.0 M | 90.00 % | 70.00 to 80.00 % | 85.00 % | 0.50 |"
+    assert lines[3] == "| 1 x wrn-16-2 | 1,000 | 2.0 M | 2.0 M | 90.00 % | no answer | - | 0.50 |"
 
 
 def test_runs_of_other_passes_are_refused(
