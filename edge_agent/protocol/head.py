@@ -1,6 +1,5 @@
 """The merge: FC heads for the students that are there. docs/protocol.md, section 8; the paper, section 3.3."""
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.protocol.errors import ManifestError
-from edge_agent.protocol.npz import read_arrays
+from edge_agent.protocol.npz import read_arrays, write_arrays
 
 FloatArray = NDArray[np.float32]
 _WEIGHTS = re.compile(r"w[1-9][0-9]{0,77}")  # masks of up to 256 students
@@ -63,14 +62,12 @@ class MergeHead:
 
     def to_bytes(self) -> bytes:
         """An .npz file; the same heads give the same bytes."""
-        arrays: dict[str, FloatArray] = {"mean": _stored(self.mean)}
+        arrays: dict[str, FloatArray] = {"mean": self.mean}
         for mask, head in sorted(self.heads.items()):
-            arrays[f"w{mask}"] = _stored(head.weights)
-            arrays[f"b{mask}"] = _stored(head.bias)
+            arrays[f"w{mask}"] = head.weights
+            arrays[f"b{mask}"] = head.bias
             arrays[f"t{mask}"] = np.array(head.temperature, np.float32)
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        return buffer.getvalue()
+        return write_arrays(arrays)
 
     @classmethod
     def from_bytes(cls, content: bytes, widths: Sequence[int], classes: int) -> "MergeHead":
@@ -96,10 +93,6 @@ def probabilities(logits: FloatArray, temperature: float) -> FloatArray:
     np.exp(scores, scores)
     scores /= np.add.reduce(scores)
     return scores
-
-
-def _stored(array: FloatArray) -> FloatArray:
-    return array.astype("<f4", order="C", copy=False)  # the file format knows row order only
 
 
 def _subset_head(arrays: Mapping[str, FloatArray], mask: int, widths: Sequence[int], classes: int) -> SubsetHead:

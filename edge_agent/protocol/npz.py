@@ -1,13 +1,14 @@
-"""Reads .npz files of plain float32 arrays, as docs/protocol.md, section 9, allows them, within their own size.
+"""Writes and reads .npz files of plain float32 arrays, as docs/protocol.md, section 9, allows them.
 
-NumPy's reader believes what a file says of itself: a damaged header may ask for any amount of memory, a compressed
-member may unpack to any length, and bad bytes raise a dozen kinds of exceptions.
+What is read is held within its own size: NumPy's reader believes what a file says of itself, a damaged header may ask
+for any amount of memory, a compressed member may unpack to any length, and bad bytes raise a dozen kinds of exceptions.
 """
 
 import io
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
@@ -33,6 +34,17 @@ def read_arrays(content: bytes) -> dict[str, NDArray[np.float32]]:
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError, OverflowError) as error:
         # RuntimeError and NotImplementedError: encryption, versions and methods that zipfile does not know.
         raise ManifestError(f"head: not an .npz file ({str(error)[:100]})") from None
+
+
+def write_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """An .npz file; the same arrays give the same bytes, whatever the version of Python (np.savez's differ)."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array.astype("<f4", order="C", copy=False), (1, 0), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
+    return content.getvalue()
 
 
 def _array(member: bytes) -> NDArray[np.float32]:

@@ -29,7 +29,9 @@ from trainer.tvm_export.targets import TARGETS, best_host_target, has_linker
 SIZE = 12
 CLASSES = ("blue", "green", "red")
 # Where nothing links (apt install g++ g++-aarch64-linux-gnu, or pip install ziglang), the chain runs without TVM.
-COMPILED = tuple(name for name in (best_host_target(), "aarch64-cortex-a53") if has_linker(TARGETS[name]))
+# Modules for other machines are checked with one for this: without its linker there are none.
+TARGET_NAMES = (best_host_target(), "aarch64-cortex-a53") if has_linker(TARGETS[best_host_target()]) else ()
+COMPILED = tuple(name for name in TARGET_NAMES if has_linker(TARGETS[name]))
 SETTINGS = (
     "--teacher", "cnn-8-12", "--student", "cnn-4-6,wrn-10-1", "--students", "2", "--teacher-passes", "6",
     "--passes", "4", "--views", "2", "--crop-pad", "1", "--batch", "16", "--name", "colours",
