@@ -16,8 +16,6 @@ from firmware_images.spec import DEVICE_TREES
 # Drivers that upset QEMU's Pi: cdc_subset takes the USB network away, the others wait for hardware that is not there.
 RASPI3B_BLACKLIST = "cdc_subset,vc4,snd_bcm2835,bcm2835_v4l2,hci_uart,brcmfmac,raspberrypi_cpufreq"
 
-Ports = Mapping[int, int]  # of this machine -> of the device
-
 
 @dataclass(frozen=True)
 class Kernel:
@@ -53,7 +51,7 @@ def qemu_command(
     serial_log: Path,
     niceness: int,
     extra: str,
-    ports: Mapping[int, int] | None,
+    ports: Mapping[int, int] | None,  # of this machine -> of the device
 ) -> list[str]:
     """Return QEMU's command line; it starts with the clock in 1970, as a Pi does.
 

@@ -2,7 +2,6 @@
 
 from pathlib import PurePath
 
-TLS_PORT = 8883
 # No frame of ours comes near it; artifacts travel in chunks. It is also the default of mosquitto 2.1.
 MAX_PACKET_BYTES = 2_000_000
 # For each client that does not keep up; QoS 0 messages beyond are dropped, and a slow reader costs no more memory.

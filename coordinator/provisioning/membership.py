@@ -1,7 +1,6 @@
 """Taking devices and people into a site, renewing them, and putting them out again."""
 
 import tomllib
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -91,11 +90,6 @@ def broker_cards(site: SiteFolder, new_server_key: bool = False) -> list[Path]:
             _write_card(site, identity, certificate, key, path, psk, new_server_key)
             paths.append(path)
     return paths
-
-
-def expiring(site: SiteFolder, now: datetime) -> Sequence[Identity]:
-    """Members whose certificate is over or soon will be."""
-    return [identity for identity in site.ledger.identities if identity.state(now) in ("renew", "expired")]
 
 
 def _check_source(site: SiteFolder, source: str | None) -> None:

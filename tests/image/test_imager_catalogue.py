@@ -17,7 +17,6 @@ REQUIRED = {
     "name": str, "description": str, "icon": str, "url": str, "extract_size": int, "extract_sha256": str,
     "image_download_size": int, "release_date": str, "devices": list,
 }  # fmt: skip
-MISSING = object()
 
 
 @pytest.fixture
