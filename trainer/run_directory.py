@@ -18,6 +18,15 @@ from edge_agent.console.atomic_file import write_atomically
 from edge_agent.console.exit_codes import ExitCode, UserError
 from trainer.configuration import DATASET_DEFAULTS, RunConfiguration
 
+# Command -> folder of its stage.json; RUN/export is the deployment and nothing else.
+STAGE_FOLDERS = {
+    "teacher": "teacher",
+    "activations": "activations",
+    "partition": "partition",
+    "distill": "distill",
+    "export": "exporting",
+    "evaluate": "evaluation",
+}
 VERSIONED_PACKAGES = ("nonn-edge", "tensorflow-cpu", "tensorflow", "keras", "numpy", "networkx", "ai-edge-litert")
 
 

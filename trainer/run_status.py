@@ -9,16 +9,8 @@ from typing import Any
 import numpy as np
 
 from edge_agent.console.exit_codes import UserError
-from trainer.run_directory import RunDirectory, Stage, read_json
+from trainer.run_directory import STAGE_FOLDERS, RunDirectory, Stage, read_json
 
-FOLDERS = {
-    "teacher": "teacher",
-    "activations": "activations",
-    "partition": "partition",
-    "distill": "distill",
-    "export": "exporting",
-    "evaluate": "evaluation",
-}
 SHOWN = ("val_accuracy", "modularity", "accuracy")  # of a stage's results, what one line has room for
 
 
@@ -41,7 +33,9 @@ def run_status(path: Path) -> list[StageStatus]:
         raise UserError(f"{path}: no run.json; expected the directory of a run")
     run = RunDirectory.open(path, {})
     planned = {"teacher": run.configuration.teacher_passes, "distill": run.configuration.passes}
-    return [_stage_status(name, Stage(name, path / folder), planned.get(name)) for name, folder in FOLDERS.items()]
+    return [
+        _stage_status(name, Stage(name, path / folder), planned.get(name)) for name, folder in STAGE_FOLDERS.items()
+    ]
 
 
 def print_status(path: Path, as_json: bool) -> None:

@@ -14,16 +14,7 @@ from edge_agent.console.exit_codes import UserError
 from trainer.filter_graph import load_filter_graph
 from trainer.partition import Partition
 from trainer.report.scores import Scores, evaluated_scores, validation_scores
-
-# Command -> folder of its stage.json; RUN/export is the deployment and nothing else.
-STAGES = {
-    "teacher": "teacher",
-    "activations": "activations",
-    "partition": "partition",
-    "distill": "distill",
-    "export": "exporting",
-    "evaluate": "evaluation",
-}
+from trainer.run_directory import STAGE_FOLDERS
 
 
 @dataclass
@@ -83,7 +74,7 @@ def read_facts(path: Path) -> RunFacts:
     if not isinstance(run, dict):
         raise UserError(f"{path}: no run here; expected a directory with the run.json that nonn-trainer writes")
     facts = RunFacts(path, run, {})
-    for stage, folder in STAGES.items():
+    for stage, folder in STAGE_FOLDERS.items():
         content = _json(path / folder / "stage.json")
         if isinstance(content, dict):
             facts.stages[stage] = content
