@@ -19,26 +19,31 @@ class Answerer:
         self._classes = tuple(classes)
         self._head = head
 
-    def answer(self, merged: FrameMerged, clock: Callable[[], float]) -> PredictionMessage:
-        """Classify a frame by the students that are there. `clock`: seconds, to time the merge itself."""
+    def answer(self, merged: Sequence[FrameMerged], clock: Callable[[], float]) -> list[PredictionMessage]:
+        """Classify frames, each with the same students. `clock`: seconds, to time the merge itself."""
         started_s = clock()
-        features = {student: part.features for student, part in merged.contributions.items()}
-        logits, temperature = self._head.merge(features)
+        frames = [{student: part.features for student, part in one.contributions.items()} for one in merged]
+        logits, temperature = self._head.merge_all(frames)
         scores = probabilities(logits, temperature)
-        best = int(scores.argmax())
-        return PredictionMessage(
-            frame_id=merged.key[1],
-            source=merged.key[0],
-            coordinator=self._coordinator,
-            deployment=self._deployment,
-            result="degraded" if merged.missing else "complete",
-            class_index=best,
-            class_name=self._classes[best],
-            probabilities=tuple(scores.tolist()),
-            present=tuple(sorted(features)),
-            missing=merged.missing,
-            latency_ms=split_latency(merged, started_s, clock()),
-        )
+        classes: list[int] = scores.argmax(axis=-1).tolist()
+        ended_s = clock()
+        present = tuple(sorted(frames[0]))
+        return [
+            PredictionMessage(
+                frame_id=one.key[1],
+                source=one.key[0],
+                coordinator=self._coordinator,
+                deployment=self._deployment,
+                result="degraded" if one.missing else "complete",
+                class_index=best,
+                class_name=self._classes[best],
+                probabilities=tuple(score),
+                present=present,
+                missing=one.missing,
+                latency_ms=split_latency(one, started_s, ended_s),
+            )
+            for one, best, score in zip(merged, classes, scores.tolist(), strict=True)
+        ]
 
     def abandoned(self, frame: FrameAbandoned, now: float) -> PredictionMessage:
         """Say that a frame gets no class, so that its sender does not wait."""

@@ -12,7 +12,8 @@ from coordinator.deadlines import AdaptiveDeadlines
 from coordinator.extension import CoordinatorExtension
 from coordinator.feature_merger import FeatureMerger
 from coordinator.frame_desk import Answered, DeskPart, FrameDesk
-from coordinator.gathering import gather_s
+from coordinator.gathering import PLENTY, gather_s
+from coordinator.packed_frames import PackedFrames
 from coordinator.roster import Roster
 from coordinator.settings import CoordinatorSettings
 from coordinator.topic_routes import TopicRoutes
@@ -24,6 +25,7 @@ from edge_agent.protocol.frame_message import FrameMessage, decode_frame
 from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.link import Connected, Disconnected, Event, Link, Message, Outgoing
 from edge_agent.protocol.link_choice import open_link
+from edge_agent.protocol.pack import decode_pack, packed
 from edge_agent.protocol.status import NodeInfo, NodeState, NodeTelemetry, decode_status, says_alive
 from edge_agent.protocol.topics import FeatureTopic, SiteTopics
 
@@ -70,6 +72,7 @@ class CoordinatorApp:
         self._image_shape = (manifest.input.height, manifest.input.width, manifest.input.channels)
         self._absent: frozenset[int] = frozenset()
         self._absent_as_of = 0
+        self._packed_frames = PackedFrames(settings.max_open_frames)
         self._limited = LimitedLog(_log, clock=clock)
 
     @property
@@ -127,7 +130,7 @@ class CoordinatorApp:
             longest_wait_s = min(longest_wait_s, max(0.0, deadline - self._clock()))
         pause_s = gather_s(self._desk.open_frames, self._desk.oldest_s(self._clock()), self._last_events)
         events = self._link.poll(longest_wait_s, min(longest_wait_s, pause_s))
-        self._last_events = len(events)
+        self._last_events = PLENTY if self._packed_frames else len(events)
         for event in events:
             self._take(event)
         now = self._clock()
@@ -138,8 +141,7 @@ class CoordinatorApp:
 
     def open_frame(self, source: str, frame: FrameMessage) -> None:
         """Start to wait for the students' features of a frame that agents have, or get just now."""
-        if frame.image.shape != self._image_shape:
-            raise ProtocolError(f"frame of {source}: image {frame.image.shape}, expected {self._image_shape}")
+        self._check_shape(source, frame)
         now = self._clock()
         opened, answers = self._desk.open((source, frame.frame_id), frame.live, self._absent_students(), now)
         if opened:
@@ -219,9 +221,9 @@ class CoordinatorApp:
     def _receive(self, message: Message) -> None:
         branch = self._routes.branch(message.topic)
         if branch == "feature" and not message.retain:
-            self._receive_feature(message)
+            self._receive_features(message)
         elif branch == "frame" and not message.retain:
-            self._receive_frame(message)
+            self._receive_frames(message)
         elif branch == "node":
             self._receive_status(message)
         elif message.topic == self._state_topic:
@@ -232,20 +234,32 @@ class CoordinatorApp:
         elif not any(extension.receive(message) for extension in self._extensions):
             self.counts["messages_refused"] += 1  # retained leftovers where live messages belong
 
-    def _receive_frame(self, message: Message) -> None:
+    def _receive_frames(self, message: Message) -> None:
         source, leaf = self._routes.frame(message.topic)
-        if not leaf and source != self.request_source:  # frames of requests were opened when they were sent
-            self.open_frame(source, decode_frame(message.payload))
+        if leaf or source == self.request_source:  # frames of requests were opened when they were sent
+            return
+        frames = [decode_frame(one) for one in decode_pack(message.payload)]
+        for frame in frames:  # all before the first is opened: a pack is taken whole or not at all
+            self._check_shape(source, frame)
+        if len(frames) > 1:
+            self._packed_frames.add((source, frame.frame_id) for frame in frames)
+        for frame in frames:
+            self.open_frame(source, frame)
 
-    def _receive_feature(self, message: Message) -> None:
-        topic, features = self._routes.features(message.topic, message.payload)
+    def _check_shape(self, source: str, frame: FrameMessage) -> None:
+        if frame.image.shape != self._image_shape:
+            raise ProtocolError(f"frame of {source}: image {frame.image.shape}, expected {self._image_shape}")
+
+    def _receive_features(self, message: Message) -> None:
+        topic, found = self._routes.features(message.topic, message.payload)
         desk = self._desk
         desk.counts["feature_bytes"] += len(message.payload)
-        answers = desk.receive(topic, features, self._clock())
+        answers = desk.receive(topic, found, self._clock())
         if answers:
             self._publish(answers)
         if self.feature_watch is not None:
-            self.feature_watch(topic, features)
+            for features in found:
+                self.feature_watch(topic, features)
 
     def _receive_status(self, message: Message) -> None:
         for extension in self._extensions:
@@ -270,6 +284,7 @@ class CoordinatorApp:
         return self._absent
 
     def _publish(self, answers: Iterable[Answered]) -> None:
+        packs: dict[str, list[bytes]] = {}
         for answer in answers:
             prediction = answer.prediction
             if answer.early:
@@ -278,12 +293,18 @@ class CoordinatorApp:
             payload = prediction.encode()
             if self.before_answer is not None and not answer.again:
                 self.before_answer(payload)
-            self._link.publish(Outgoing(self.topics.prediction(prediction.source), payload, qos=1))
+            if self._packed_frames.take((prediction.source, prediction.frame_id)):
+                packs.setdefault(prediction.source, []).append(payload)
+            else:
+                self._link.publish(Outgoing(self.topics.prediction(prediction.source), payload, qos=1))
             if answer.again:
                 continue  # told and counted when it was given first
             now = self._clock()
             for extension in self._answer_watchers:
                 extension.on_prediction(prediction, answer.merged, now)
+        for source, payloads in packs.items():
+            for payload in packed(payloads):
+                self._link.publish(Outgoing(self.topics.prediction(source), payload, qos=1))
 
     def _publish_birth(self) -> None:
         info = coordinator_info(self.settings, self.deployment, self.session)

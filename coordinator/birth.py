@@ -4,6 +4,7 @@ from coordinator.settings import CoordinatorSettings
 from edge_agent import __version__
 from edge_agent.console.deployment_directory import DeploymentDirectory
 from edge_agent.console.own_certificate import certificate_validity
+from edge_agent.protocol import pack
 from edge_agent.protocol.status import CoordinatorInfo
 
 
@@ -22,6 +23,7 @@ def coordinator_info(settings: CoordinatorSettings, deployment: DeploymentDirect
         channels=manifest.input.channels,
         students=len(manifest.students),
         deadline_ms=settings.deadline_ms,
+        packs=pack.VERSION,
         insecure=settings.broker.is_exposed or None,
         certificate_until=validity[1] if validity else None,
     )

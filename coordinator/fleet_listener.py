@@ -15,6 +15,7 @@ from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.link import Connected, Disconnected, Event, Message
 from edge_agent.protocol.link_choice import open_link
+from edge_agent.protocol.pack import decode_pack
 from edge_agent.protocol.prediction_message import PredictionMessage, decode_prediction
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry, decode_status
 from edge_agent.protocol.topics import SiteTopics
@@ -109,7 +110,8 @@ class FleetListener:
             case ["coordinator", name, "state"] if payload:
                 self.coordinators_online[name] = decode_status(NodeState, payload).state == "online"
             case ["prediction", source] if not message.retain:
-                self._count(source, decode_prediction(payload))
+                for one in decode_pack(payload):
+                    self._count(source, decode_prediction(one))
             case ["frame" | "feature" | "prediction" | "chunk", *_] if message.retain and payload:
                 self.misplaced_retained.add(message.topic)
             case _:

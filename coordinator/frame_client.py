@@ -15,6 +15,7 @@ from coordinator.roster import Roster
 from coordinator.settings import ClientSettings
 from edge_agent.console.exit_codes import ExitCode, UserError
 from edge_agent.console.log import LimitedLog
+from edge_agent.protocol import pack
 from edge_agent.protocol.errors import ProtocolError
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
 from edge_agent.protocol.link import Disconnected, Event, Message, Outgoing
@@ -23,6 +24,8 @@ from edge_agent.protocol.prediction_message import PredictionMessage, decode_pre
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, decode_status
 from edge_agent.protocol.topics import SiteTopics
 
+# So many packs make a window: while one is seen, the next is on its way and the one before is merged.
+PACKS_OF_A_WINDOW = 3
 # How long after the coordinator's deadline an answer may still come before its frame counts as lost.
 GRACE_S = 5.0
 # A broker restart takes seconds; without one, every window of frames would be lost one after another, for hours.
@@ -97,19 +100,25 @@ class FrameClient:
         waiting: dict[int, tuple[int, float]] = {}
         pending = enumerate(images)
         exhausted = False
+        together = max(1, window // PACKS_OF_A_WINDOW)
         next_send = last_seen = time.monotonic()
         round_trip_s = 0.0  # of the last answer
         while waiting or not exhausted:
             now = time.monotonic()
+            due: list[bytes] = []
             while not exhausted and len(waiting) < window and now >= next_send:
                 item = next(pending, None)
                 if item is None:
                     exhausted = True
                     break
-                waiting[self._send(*item)] = (item[0], time.monotonic())
+                frame_id, payload = self._frame(*item)
+                due.append(payload)
+                waiting[frame_id] = (item[0], time.monotonic())
                 next_send = max(next_send + 1 / frames_per_s, now - 1.0) if frames_per_s else now
+            self._send(due, together)
             wait_s = min(0.05, max(0.0, next_send - now)) if len(waiting) < window else 0.05
-            for event in self._link.poll(wait_s, min(wait_s, gather_s(len(waiting), round_trip_s))):
+            pause_s = 0.0 if self._packs else gather_s(len(waiting), round_trip_s)
+            for event in self._link.poll(wait_s, min(wait_s, pause_s)):
                 self._take(event)
             for answer in self._answers(waiting):
                 round_trip_s = answer.round_trip_s
@@ -123,15 +132,31 @@ class FrameClient:
         """Leave the broker."""
         self._link.close()
 
-    def _send(self, index: int, image: NDArray[np.uint8]) -> int:
+    def _frame(self, index: int, image: NDArray[np.uint8]) -> tuple[int, bytes]:
         frame_id, self._next_id = self._next_id, self._next_id + 1
         if self.labels:
             label = FrameLabel(frame_id=frame_id, class_name=self.labels[index])
             self._link.publish(Outgoing(f"{self._topics.root}/label/{self.source}", label.encode()))
         payload = encode_frame(FrameMessage(frame_id, time.time_ns() // 1000, image))
-        self.wire_bytes["frame"].append(len(payload))
-        self._link.publish(Outgoing(self._topics.frame(self.source), payload, expiry_s=2))
-        return frame_id
+        return frame_id, payload
+
+    @property
+    def _packs(self) -> bool:
+        """Everybody who reads our frames or answers them reads packs."""
+        info = self._info
+        return info is not None and (info.packs or 0) >= pack.VERSION and self._roster.reads_packs(pack.VERSION)
+
+    def _send(self, frames: list[bytes], together: int) -> None:
+        """Publish frames: in packs of at most `together` if everybody reads packs."""
+        if not frames:
+            return
+        self.wire_bytes["frame"] += map(len, frames)
+        if self._packs:
+            payloads = [one for i in range(0, len(frames), together) for one in pack.packed(frames[i : i + together])]
+        else:
+            payloads = frames
+        for payload in payloads:
+            self._link.publish(Outgoing(self._topics.frame(self.source), payload, expiry_s=2))
 
     def _answers(self, waiting: dict[int, tuple[int, float]]) -> Iterator[Answer]:
         predictions, self._predictions = self._predictions, []
@@ -160,8 +185,9 @@ class FrameClient:
 
     def _receive(self, message: Message) -> None:
         if message.topic == self._prediction_topic:
-            self.wire_bytes["prediction"].append(len(message.payload))
-            self._predictions.append(decode_prediction(message.payload))
+            for payload in pack.decode_pack(message.payload):
+                self.wire_bytes["prediction"].append(len(payload))
+                self._predictions.append(decode_prediction(payload))
             return
         levels = self._topics.relative(message.topic)
         match levels:
@@ -174,7 +200,7 @@ class FrameClient:
             case ["node", device, "info"] if message.payload:
                 self._roster.info(device, decode_status(NodeInfo, message.payload))
             case ["feature", *_]:
-                self.wire_bytes["features"].append(len(message.payload))
+                self.wire_bytes["features"] += map(len, pack.decode_pack(message.payload))
             case _:
                 pass
 

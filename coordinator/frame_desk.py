@@ -4,7 +4,7 @@ The clock is an argument of the class because the merge itself is timed; nothing
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from coordinator.answer_memory import AnswerMemory
@@ -22,7 +22,7 @@ from coordinator.feature_merger import (
     MergerEvent,
 )
 from coordinator.twin_merger import TwinMerger
-from edge_agent.protocol.feature_message import FeatureMessage
+from edge_agent.protocol.feature_message import FeatureMessage, real_features
 from edge_agent.protocol.prediction_message import PredictionMessage
 from edge_agent.protocol.switch_schedule import SwitchSchedule
 from edge_agent.protocol.topics import FeatureTopic
@@ -117,13 +117,14 @@ class FrameDesk:
         self._given.keep(prediction)
         self._merger.withdraw((prediction.source, prediction.frame_id), now)
 
-    def receive(self, topic: FeatureTopic, features: FeatureMessage, now: float) -> list[Answered]:
-        """Take one student's features."""
-        contribution = Contribution(
-            topic.device, features.features, features.student_us / 1e6, features.agent_us / 1e6, now
-        )
-        key = (topic.source, features.frame_id)
-        return self._answers(self._merger.receive(key, topic.deployment, topic.student, contribution))
+    def receive(self, topic: FeatureTopic, messages: Sequence[FeatureMessage], now: float) -> list[Answered]:
+        """Take one student's features, of one frame or several."""
+        events: list[MergerEvent] = []
+        for message, real in zip(messages, real_features(messages), strict=True):
+            contribution = Contribution(topic.device, real, message.student_us / 1e6, message.agent_us / 1e6, now)
+            key = (topic.source, message.frame_id)
+            events += self._merger.receive(key, topic.deployment, topic.student, contribution)
+        return self._answers(events)
 
     def expire(self, now: float) -> list[Answered]:
         """Answer every frame whose deadline has come."""
@@ -133,15 +134,16 @@ class FrameDesk:
         """Answer every open frame: the coordinator stops."""
         return self._answers(self._merger.abandon_all())
 
-    def _answers(self, events: Iterable[MergerEvent]) -> list[Answered]:
+    def _answers(self, events: Sequence[MergerEvent]) -> list[Answered]:
         answers: list[Answered] = []
+        predictions = self._predictions(events)
         for event in events:
             match event:
                 case FrameProgressed():
                     if self._early_answer is not None:
                         answers.extend(self._answer_early(event, self._early_answer))
                 case FrameMerged():
-                    answers.append(self._answer(event))
+                    answers.append(self._answer(event, predictions[event.deployment, event.key]))
                 case FrameAbandoned():
                     self.counts[f"frames_abandoned_{event.reason}"] += 1
                     self._early.pop(event.key, None)
@@ -154,8 +156,19 @@ class FrameDesk:
                     self.counts["frames_repeated"] += 1
         return answers
 
-    def _answer(self, merged: FrameMerged) -> Answered:
-        prediction = self._parts[merged.deployment].answerer.answer(merged, self._clock)
+    def _predictions(self, events: Sequence[MergerEvent]) -> dict[tuple[str, FrameKey], PredictionMessage]:
+        """What all frames of a round that are merged are: those with the same students are classified together."""
+        alike: dict[tuple[str, tuple[int, ...]], list[FrameMerged]] = {}
+        for event in events:
+            if isinstance(event, FrameMerged):
+                alike.setdefault((event.deployment, event.missing), []).append(event)
+        return {
+            (deployment, (prediction.source, prediction.frame_id)): prediction
+            for (deployment, _), merged in alike.items()
+            for prediction in self._parts[deployment].answerer.answer(merged, self._clock)
+        }
+
+    def _answer(self, merged: FrameMerged, prediction: PredictionMessage) -> Answered:
         if not merged.missing:
             self._deadlines.observe(merged.key[0], prediction.latency_ms.total / 1000)
         early_class = self._early.pop(merged.key, None) if self._early else None
@@ -169,7 +182,7 @@ class FrameDesk:
         merged = FrameMerged(
             progress.key, progress.opened_s, dict(progress.contributions), progress.missing, progress.deployment
         )
-        prediction = self._parts[merged.deployment].answerer.answer(merged, self._clock)
+        [prediction] = self._parts[merged.deployment].answerer.answer([merged], self._clock)
         if prediction.class_index is None or prediction.probabilities[prediction.class_index] < threshold:
             return []
         self._early[progress.key] = prediction.class_index

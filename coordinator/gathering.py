@@ -1,7 +1,7 @@
 """How long messages gather before they are taken together. Pure.
 
 Taken one by one each costs three times as much: a program that wakes up finds the CPU's caches full of students
-(docs/decisions/0016).
+(docs/decisions/0016). What comes in packs has gathered already.
 """
 
 CROWDED_FRAMES = 8  # with fewer in flight every one of them counts

@@ -90,6 +90,11 @@ class Roster:
                     known[student] = known.get(student, False) or device.online
         return frozenset(student for student, online in known.items() if not online and student < students)
 
+    def reads_packs(self, version: int) -> bool:
+        """Whether every online device with students does."""
+        infos = (device.info for device in self._devices.values() if device.online)
+        return all((info.packs or 0) >= version for info in infos if info and info.students)
+
     def _known(self, name: str) -> Device | None:
         if name not in self._devices:
             if len(self._devices) >= self._max_devices and not self._make_room():

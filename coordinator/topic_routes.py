@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from edge_agent.protocol.feature_message import FeatureMessage, decode_features
 from edge_agent.protocol.manifest import Codec, Manifest
+from edge_agent.protocol.pack import decode_pack
 from edge_agent.protocol.topics import FeatureTopic, SiteTopics
 
 # Topics kept: sources x students x devices of a large site.
@@ -30,14 +31,14 @@ class TopicRoutes:
         self._codecs.clear()
         self.read_features_of(deployment, manifest)
 
-    def features(self, topic_text: str, payload: bytes) -> tuple[FeatureTopic, FeatureMessage]:
-        """Read a message of features; ProtocolError if it is none, or not as its manifest says."""
+    def features(self, topic_text: str, payload: bytes) -> tuple[FeatureTopic, list[FeatureMessage]]:
+        """Read a message of features, or a pack of them; ProtocolError if one is none, or not as its manifest says."""
         topic, codec = self._feature(topic_text)
-        features = decode_features(payload)
+        found = [decode_features(one) for one in decode_pack(payload)]
         # Codes need the ranges of their deployment's manifest; of unknown deployments nothing is merged anyway.
-        if codec is not None and features.bits:
-            features = features.with_ranges(codec.channel_ranges, codec.bits)
-        return topic, features
+        if codec is not None:
+            found = [one.with_ranges(codec.channel_ranges, codec.bits) if one.bits else one for one in found]
+        return topic, found
 
     def _branch_of(self, topic: str) -> str:
         """First level below the site's root; '' for topics of others."""

@@ -1,5 +1,6 @@
 """The agent's one loop: frames in, features out, and word of how the device fares."""
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,9 +13,10 @@ from edge_agent.inference import are_numbers
 from edge_agent.mailbox import FrameMailbox, WaitingFrame
 from edge_agent.node_status import FrameCounts, NodeStatus
 from edge_agent.protocol.errors import ProtocolError
-from edge_agent.protocol.frame_message import decode_frame
+from edge_agent.protocol.frame_message import FrameMessage, decode_frame
 from edge_agent.protocol.link import Connected, Disconnected, Event, Extension, Link, Message, Outgoing
 from edge_agent.protocol.link_choice import open_link
+from edge_agent.protocol.pack import decode_pack
 from edge_agent.protocol.status import NodeState, decode_status, says_alive
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.settings import AgentSettings
@@ -25,7 +27,7 @@ from edge_agent.student_slot import StudentSlot
 IDLE_POLL_S = 0.25  # how long a stop request may wait on an idle agent
 # While frames wait, students run for a tenth of what the first one has waited, at most so long, before their features
 # leave and the network is looked at: a fast one would else spend half as long again on messages (docs/decisions/0016).
-# The features of a slower one leave after each run.
+# The features of a slower one leave after each run. Frames that came in a pack are run through to its end.
 RUN_PART, LONGEST_RUN_S = 0.1, 0.01
 PARSED_TOPICS = 1024  # sources of a large site; each frame brings the same topic
 _log = logging.getLogger("agent")
@@ -107,6 +109,7 @@ class AgentApp:
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Answer until `stopped` says so; then leave with an offline state instead of the will."""
+        gc.freeze()  # what was loaded for the start stays: the collector of cycles need not look at it again and again
         self._notifier.ready("waiting for the broker")
         self._guard.start()
         while not stopped():
@@ -158,31 +161,42 @@ class AgentApp:
         if message.retain:
             self.counts.refused += 1  # a frame somebody retained by mistake: stale by definition
             return
-        self._receive_frame(message)
+        self._receive_frames(message)
 
-    def _receive_frame(self, message: Message) -> None:
+    def _receive_frames(self, message: Message) -> None:
         source, leaf = self._parse_frame(message.topic)
         if leaf or not self.lanes.current.slots:
             return
-        frame = decode_frame(message.payload)
+        frames = [self._fitting(source, decode_frame(one)) for one in decode_pack(message.payload)]
+        self.counts.received += len(frames)
+        now, packed = self._clock(), len(frames) > 1
+        for left, frame in enumerate(frames, 1 - len(frames)):
+            self._mailbox.put(WaitingFrame(source, frame, now, packed, followed=left < 0))
+
+    def _fitting(self, source: str, frame: FrameMessage) -> FrameMessage:
         expected = self.lanes.current.slots[0].runtime.input_shape
         if frame.image.shape != expected:
             raise ProtocolError(f"frame of {source}: image {frame.image.shape}, the student expects {expected}")
-        self.counts.received += 1
-        self._mailbox.put(WaitingFrame(source, frame, self._clock()))
+        return frame
 
     def _answer_waiting(self) -> None:
-        """One frame, if there is one; more while they take less than a tenth of what it has waited."""
+        """One frame if there is one; more to its pack's end, or while they take less than a tenth of what it waited."""
         waiting = self._mailbox.take()
         if waiting is None:
             return
         self._link.flush()  # what is to be said does not wait for a student
-        now = self._clock()
-        self._send_by = now + min(LONGEST_RUN_S, RUN_PART * (now - waiting.arrived_s))
+        self._send_by = float("inf")
         while waiting is not None:
+            self._send_by = min(self._send_by, self._latest(waiting))
             self._answer(waiting)
-            waiting = self._mailbox.take() if self._clock() < self._send_by else None
+            ended = waiting.packed and not waiting.followed
+            waiting = None if ended or self._clock() >= self._send_by else self._mailbox.take()
         self._outbox.send()
+
+    def _latest(self, waiting: WaitingFrame) -> float:
+        """When the features of a frame leave at the latest, or once its student has run."""
+        now = self._clock()
+        return now + (LONGEST_RUN_S if waiting.packed else min(LONGEST_RUN_S, RUN_PART * (now - waiting.arrived_s)))
 
     def _answer(self, waiting: WaitingFrame) -> None:
         self._run_lane(self.lanes.answering(waiting.source, waiting.frame.frame_id), waiting)
@@ -203,7 +217,7 @@ class AgentApp:
                 self._limited.warn(f"student {slot.student.index}", f"{slot.artifact.file}: features are no numbers")
                 continue
             self._outbox.add(Finished(waiting, lane.deployment, slot, features, student_us))
-            if not len(self._mailbox) or self._clock() >= self._send_by:
+            if not (len(self._mailbox) or waiting.packed) or self._clock() >= self._send_by:
                 self._outbox.send()
             self.counts.latency.add(student_us / 1000)
 

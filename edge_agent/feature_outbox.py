@@ -6,6 +6,7 @@ from edge_agent.inference import Features, feature_message
 from edge_agent.mailbox import WaitingFrame
 from edge_agent.protocol.feature_message import encode_features
 from edge_agent.protocol.link import Link, Outgoing
+from edge_agent.protocol.pack import packed
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.protocol.value import value
 from edge_agent.student_slot import StudentSlot
@@ -39,15 +40,23 @@ class FeatureOutbox:
         self._finished.append(finished)
 
     def send(self) -> None:
-        """Publish everything, in one piece."""
+        """Publish everything, in one piece; in packs what came in packs."""
         if not self._finished:
             return
         finished, self._finished = self._finished, []
+        packs: dict[str, list[bytes]] = {}
         for one in finished:
-            self._link.publish(self._message(one))
+            topic, payload = self._message(one)
+            if one.waiting.packed:
+                packs.setdefault(topic, []).append(payload)
+            else:
+                self._link.publish(Outgoing(topic, payload, expiry_s=FEATURE_EXPIRY_S))
+        for topic, payloads in packs.items():
+            for payload in packed(payloads):
+                self._link.publish(Outgoing(topic, payload, expiry_s=FEATURE_EXPIRY_S))
         self._link.flush()
 
-    def _message(self, one: Finished) -> Outgoing:
+    def _message(self, one: Finished) -> tuple[str, bytes]:
         waiting, slot = one.waiting, one.slot
         agent_us = max(one.student_us, int((self._clock() - waiting.arrived_s) * 1e6))
         message = feature_message(
@@ -59,4 +68,4 @@ class FeatureOutbox:
             agent_us,
         )
         topic = self._topics.feature(waiting.source, one.deployment, slot.student.index, self._device)
-        return Outgoing(topic, encode_features(message), expiry_s=FEATURE_EXPIRY_S)
+        return topic, encode_features(message)

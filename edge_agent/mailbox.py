@@ -8,11 +8,16 @@ from edge_agent.protocol.value import value
 
 @value
 class WaitingFrame:
-    """A frame and when it came, in seconds of the agent's monotonic clock."""
+    """A frame and when it came, in seconds of the agent's monotonic clock.
+
+    `packed`: it came in a pack and may be answered in one. `followed`: others of its pack come behind it.
+    """
 
     source: str
     frame: FrameMessage
     arrived_s: float
+    packed: bool = False
+    followed: bool = False
 
 
 class FrameMailbox:

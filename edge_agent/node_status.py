@@ -9,6 +9,7 @@ from edge_agent import __version__
 from edge_agent.console.own_certificate import certificate_validity
 from edge_agent.device_problems import read_problems
 from edge_agent.energy_account import EnergyAccount
+from edge_agent.protocol import pack
 from edge_agent.protocol.link import Outgoing
 from edge_agent.protocol.status import NodeInfo, NodeState, NodeTelemetry
 from edge_agent.protocol.topics import SiteTopics
@@ -62,6 +63,7 @@ class NodeStatus:
             camera=settings.camera.source,
             insecure=settings.broker.is_exposed or None,
             certificate_until=validity[1] if validity else None,
+            packs=pack.VERSION,
             problems=read_problems(settings.problems_file) or None,
         )
         return Outgoing(self._topics.node(settings.device, "info"), info.encode(), 1, retain=True)

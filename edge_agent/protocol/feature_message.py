@@ -1,6 +1,8 @@
 """A student's features of one frame: bytes <-> FeatureMessage. docs/protocol.md, section 4."""
 
 import struct
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import IntEnum
 from typing import cast
 
@@ -87,6 +89,19 @@ class FeatureMessage:
         return FeatureMessage(
             self.frame_id, self.values, self.student_us, self.agent_us, 0.0, 0, bits, self.deflate, ranges
         )
+
+
+def real_features(messages: Sequence[FeatureMessage]) -> list[NDArray[np.float32]]:
+    """`features` of each, to the bit; computed together where the messages are alike, as those of one student are."""
+    first = messages[0]
+    alike = (first.values.dtype, first.values.shape, first.scale, first.zero_point, first.ranges)
+    if len(messages) == 1 or any(
+        (other.values.dtype, other.values.shape, other.scale, other.zero_point, other.ranges) != alike
+        for other in messages
+    ):
+        return [message.features for message in messages]
+    values = np.concatenate([message.values for message in messages]).reshape(len(messages), -1)
+    return list(replace(first, values=values).features)
 
 
 def encode_features(message: FeatureMessage) -> bytes:

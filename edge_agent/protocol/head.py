@@ -48,17 +48,25 @@ class MergeHead:
 
         logits = concat(features in student order) @ weights + bias.
         """
+        logits, temperature = self.merge_all([features])
+        return logits[0], temperature
+
+    def merge_all(self, frames: Sequence[Mapping[int, FloatArray]]) -> tuple[FloatArray, float]:
+        """Logits (frames, classes) and temperature for frames with the same students, to the bit as one by one."""
         mask = 0
-        for student in features:
+        for student in frames[0]:
             mask |= 1 << student
         head = self.heads.get(mask)
         if head is None:
             head = self.heads[self.full_mask]
             parts = np.split(self.mean, np.cumsum(self.widths)[:-1])
-            joined = np.concatenate([features.get(i, parts[i]) for i in range(len(self.widths))])
+            rows = [features.get(i, parts[i]) for features in frames for i in range(len(self.widths))]
         else:
-            joined = np.concatenate([features[student] for student in sorted(features)])
-        return joined @ head.weights + head.bias, head.temperature
+            students = sorted(frames[0])
+            rows = [features[student] for features in frames for student in students]
+        # A stack of single rows: one product of them all would round differently from each alone.
+        joined = np.concatenate(rows).reshape(len(frames), 1, -1)
+        return (joined @ head.weights)[:, 0] + head.bias, head.temperature
 
     def to_bytes(self) -> bytes:
         """An .npz file; the same heads give the same bytes."""
@@ -83,15 +91,16 @@ class MergeHead:
 
 
 def probabilities(logits: FloatArray, temperature: float) -> FloatArray:
-    """softmax(logits / temperature). logits: (classes,), float32 -> same, sums to 1.
+    """softmax(logits / temperature). logits: (..., classes), float32 -> same, sums to 1 over the classes.
 
     >>> probabilities(np.array([0.0, 0.0], np.float32), 1.0)
     array([0.5, 0.5], dtype=float32)
     """
     scores: FloatArray = logits / np.float32(temperature)
-    scores -= np.maximum.reduce(scores)  # the ufuncs themselves: array.max() goes through two functions more
+    # The ufuncs themselves: array.max() goes through two functions more.
+    scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
     np.exp(scores, scores)
-    scores /= np.add.reduce(scores)
+    scores /= np.add.reduce(scores, axis=-1, keepdims=True)
     return scores
 
 

@@ -68,6 +68,7 @@ class NodeInfo(_Status):
     camera: str | None = Field(default=None, description="source that its camera publishes as")
     insecure: bool | None = Field(default=None, description="true: connected over the network without TLS")
     certificate_until: AwareDatetime | None = Field(default=None, description="when its certificate runs out")
+    packs: int | None = Field(default=None, ge=0, description="version of packs that it reads; absent: none")
     problems: tuple[str, ...] | None = Field(
         default=None, description="what a person has to mend on the device: mistakes on its card, a full disk"
     )
@@ -114,6 +115,7 @@ class CoordinatorInfo(_Status):
     channels: int
     students: int
     deadline_ms: float
+    packs: int | None = Field(default=None, ge=0, description="version of packs that it reads; absent: none")
     insecure: bool | None = Field(default=None, description="true: connected over the network without TLS")
     certificate_until: AwareDatetime | None = Field(default=None, description="when its certificate runs out")
 

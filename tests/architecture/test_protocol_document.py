@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from edge_agent.protocol import chunks, feature_message, frame_message, head, json_message, manifest, signature
+from edge_agent.protocol import chunks, feature_message, frame_message, head, json_message, manifest, pack, signature
 from edge_agent.protocol import update_messages as updates
 from edge_agent.protocol.healing_link import LOGIN_TIMEOUT_S
 from edge_agent.protocol.prediction_message import LatencySplit, PredictionMessage
@@ -22,7 +22,7 @@ def document(repository: Path) -> str:
     return (repository / "docs/protocol.md").read_text(encoding="utf-8")
 
 
-def section(document: str, number: int) -> str:
+def section(document: str, number: int | str) -> str:
     found = re.search(rf"^## {number}\. .*?(?=^## |\Z)", document, re.MULTILINE | re.DOTALL)
     assert found, f"section {number}"
     return found[0]
@@ -43,6 +43,8 @@ def byte_table(document: str, kind: str) -> list[tuple[int, str, str, str]]:
     """Rows of the layout that a golden file is written in."""
     if kind == "frames":
         return layout(section(document, 3))
+    if kind == "packs":
+        return layout(section(document, "5a"))
     if kind == "chunks":
         return layout(section(document, 13))
     scalar, channels = section(document, 4).split("### Version 2")
@@ -55,6 +57,7 @@ def byte_table(document: str, kind: str) -> list[tuple[int, str, str, str]]:
         ("frames", frame_message._HEADER, frame_message.HEADER_BYTES),
         ("features", feature_message._HEADER, feature_message.HEADER_BYTES),
         ("channel_features", feature_message._CHANNELS_HEADER, feature_message.CHANNELS_HEADER_BYTES),
+        ("packs", pack._HEADER, pack.HEADER_BYTES),
         ("chunks", chunks._HEADER, chunks.HEADER_BYTES),
     ],
 )

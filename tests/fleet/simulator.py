@@ -27,6 +27,7 @@ from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
 from edge_agent.protocol.head import MergeHead, probabilities
 from edge_agent.protocol.link import Outgoing
+from edge_agent.protocol.pack import decode_pack, encode_pack
 from edge_agent.protocol.prediction_message import PredictionMessage, decode_prediction
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.settings import AgentSettings
@@ -139,9 +140,16 @@ class Fleet:
 
     def send_frame(self, source: str, frame_id: int, live: bool = False) -> None:
         """A camera publishes one image."""
-        image = np.frombuffer(self.random.randbytes(int(np.prod(self.shape))), np.uint8).reshape(self.shape)
-        payload = encode_frame(FrameMessage(frame_id, 0, image, live))
+        self.broker.accept(self._camera, Outgoing(self.topics.frame(source), self._frame(frame_id, live)))
+
+    def send_pack(self, source: str, frame_ids: range) -> None:
+        """A client publishes several images in one message."""
+        payload = encode_pack([self._frame(frame_id, live=False) for frame_id in frame_ids])
         self.broker.accept(self._camera, Outgoing(self.topics.frame(source), payload))
+
+    def _frame(self, frame_id: int, live: bool) -> bytes:
+        image = np.frombuffer(self.random.randbytes(int(np.prod(self.shape))), np.uint8).reshape(self.shape)
+        return encode_frame(FrameMessage(frame_id, 0, image, live))
 
     def stream(self, source: str, frames_per_s: float, seconds: float, live: bool = False, first_id: int = 1) -> None:
         """A camera for a while."""
@@ -177,11 +185,12 @@ class Fleet:
     def _tap(self, message: Outgoing) -> None:
         if not message.topic.startswith(self.topics.prediction("")):
             return
-        prediction = decode_prediction(message.payload)
-        if message.topic.endswith("/early"):
-            self.early.append(prediction)
-        else:
-            self.answers[prediction.source, prediction.frame_id].append(prediction)
+        for payload in decode_pack(message.payload):
+            prediction = decode_prediction(payload)
+            if message.topic.endswith("/early"):
+                self.early.append(prediction)
+            else:
+                self.answers[prediction.source, prediction.frame_id].append(prediction)
 
     def _node(self, name: str) -> Node:
         return Node(self, SimLink(self, name, []))

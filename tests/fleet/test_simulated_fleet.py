@@ -9,6 +9,7 @@ from simulator import Fleet
 
 from coordinator.feature_merger import COMPARED_FRAMES, REMEMBERED_FRAMES
 from edge_agent.app import AgentApp
+from edge_agent.protocol.pack import decode_pack
 
 
 @pytest.fixture
@@ -219,6 +220,34 @@ def test_a_frame_sent_again_gets_the_same_answer_again_and_is_not_counted_twice(
     }
 
 
+def test_packs_are_answered_as_their_frames_would_be_and_only_they_in_packs(fleet: Fleet) -> None:
+    start(fleet)
+    carried: dict[str, list[int]] = {"feature": [], "prediction": []}
+    fleet.broker.taps.append(lambda m: carried.get(m.topic.split("/")[3], []).append(len(decode_pack(m.payload))))
+    fleet.send_pack("door", range(1, 13))
+    fleet.send_frame("door", 13)
+    fleet.stream("yard", 20, 0.2)
+    fleet.run(2)
+    assert fleet.check() == {"complete": 17}
+    assert fleet.nodes["coordinator"].app.counts["feature_bytes"] > 0
+    assert sum(carried["feature"]) == 3 * 17
+    assert sum(carried["prediction"]) == 17
+    assert max(carried["feature"]) > 1 < max(carried["prediction"])
+    assert carried["prediction"].count(1) >= 5  # of the door's last frame and the yard's
+    carried["prediction"].clear()
+    fleet.send_frame("door", 5)  # sent again alone: answered again, alone
+    fleet.run(1)
+    assert carried["prediction"] == [1]
+
+
+def test_a_pack_without_a_device_is_degraded_at_the_deadline(fleet: Fleet) -> None:
+    start(fleet)
+    fleet.nodes["pi-1"].stopped = True
+    fleet.send_pack("door", range(1, 9))
+    fleet.run(3)
+    assert fleet.check() == {"degraded": 8}
+
+
 def test_what_a_killed_coordinator_left_open_is_answered_once_whoever_asks_again(fleet: Fleet) -> None:
     start(fleet, students=())
     fleet.stream("door", 20, 0.3)
@@ -243,6 +272,9 @@ def test_random_faults(seed: int, tmp_path: Path) -> None:
         node.link.faults = LinkFaults(0.001, chance.random() * 0.05, chance.random() * 0.2, chance.random() * 0.3)
     fleet.stream("door", 20, 30)
     fleet.stream("yard", 9, 30, live=True)
+    for number in range(60):
+        ids = range(1000 + 8 * number, 1008 + 8 * number)
+        fleet.at(fleet.now + number / 2, lambda ids=ids: fleet.send_pack("files", ids))
     for _ in range(12):
         fleet.run(chance.random() * 3)
         _break_something(fleet)

@@ -21,6 +21,7 @@ from edge_agent.protocol.feature_message import FeatureMessage, encode_features
 from edge_agent.protocol.frame_message import MAX_FRAME_ID, FrameMessage, encode_frame
 from edge_agent.protocol.head import MergeHead, SubsetHead, probabilities
 from edge_agent.protocol.manifest import deployment_id
+from edge_agent.protocol.pack import encode_pack
 from edge_agent.protocol.prediction_message import PredictionMessage
 from edge_agent.protocol.quantization import dequantize, quantize
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, NodeTelemetry
@@ -47,6 +48,7 @@ TEXTS = {
     "features": "Feature messages, layout of section 4; `features` are the real numbers that the values stand for.",
     "channel_features": "Feature messages of version 2, section 4; `features` by the `low` and `step` of the manifest.",
     "predictions": "Answers, section 5.",
+    "packs": "Packs, section 5a; `messages_hex` in their order.",
     "status": "States, infos and telemetry, section 6.",
     "heads": "Head files, section 9, and what they answer.",
     "topics": "Topics, section 2.",
@@ -103,10 +105,15 @@ def head_of(message: Vector) -> MergeHead:
     return MergeHead(tuple(message["widths"]), message["classes"], heads, np.array(message["mean"], np.float32))
 
 
+def pack_of(message: Vector) -> bytes:
+    return encode_pack([bytes.fromhex(one) for one in message["messages_hex"]])
+
+
 ENCODERS: dict[str, Callable[[Vector], bytes]] = {
     "frames": lambda message: encode_frame(frame_of(message)),
     "features": lambda message: encode_features(features_of(message)),
     "channel_features": lambda message: encode_features(channel_features_of(message)),
+    "packs": pack_of,
     "predictions": lambda message: PredictionMessage.model_validate_json(json.dumps(message)).encode(),
     "status": lambda message: status_of(message).encode(),
     "heads": lambda message: head_of(message).to_bytes(),
@@ -264,6 +271,10 @@ def messages() -> dict[str, dict[str, Vector]]:
             "abandoned": prediction("abandoned", [1], [0, 2], frame_id=0),
             "class name beyond ASCII": prediction("complete", [0], [], **{**cat, "class_name": "Kätzchen 🐈"}),
         },
+        "packs": {
+            "two, of one and three bytes": {"messages_hex": ["01", "7b7d20"]},
+            "64 alike": {"messages_hex": ["017f"] * 64},
+        },
         "status": {
             "birth": {"kind": "NodeState", "v": 1, "state": "online", **session},
             "will": {"kind": "NodeState", "v": 1, "state": "offline", **session},
@@ -284,6 +295,10 @@ def messages() -> dict[str, dict[str, Vector]]:
                 "kind": "CoordinatorInfo", "v": 1, **session, "coordinator_version": "0.1.0", "deployment": DEPLOYMENT,
                 "deployment_name": "pets", "classes": ["cat", "dog"], "height": 32, "width": 32, "channels": 3,
                 "students": 2, "deadline_ms": 500.0,
+            },
+            "device that reads packs": {
+                "kind": "NodeInfo", "v": 1, **session, "agent_version": "0.1.0", "deployment": DEPLOYMENT,
+                "students": [student], "machine": "aarch64", "python": "3.11.2", "mqtt": "5", "packs": 1,
             },
         },
         "heads": {
@@ -314,12 +329,26 @@ def refused() -> dict[str, dict[str, tuple[bytes, str]]]:
     good_codes = encode_features(channel_features_of(codes(1, [1, 2, 3], 4)))
     deflated = encode_features(channel_features_of(codes(1, [0] * 64, 4, deflate=True)))
     good_chunk = encode_chunk(b"content")
+    good_pack = encode_pack([b"\x01a", b"\x01bc"])
     zeros = bytes.fromhex("edc13101000000c2a0f54f6d0c1fa000000080b701")  # 4000 of them, deflated
 
     def patched(content: bytes, offset: int, change: bytes) -> bytes:
         return content[:offset] + change + content[offset + len(change) :]
 
     return {
+        "packs": {
+            "header cut": (good_pack[:3], "decode"),
+            "lengths cut": (good_pack[:11], "decode"),
+            "version 2": (patched(good_pack, 1, b"\x02"), "version"),
+            "no messages": (bytes.fromhex("80010000"), "decode"),
+            "one message": (bytes.fromhex("800101000100000001"), "decode"),
+            "65 messages": (bytes.fromhex("80014100" + "01000000" * 65 + "01" * 65), "decode"),
+            "one byte short": (good_pack[:-1], "decode"),
+            "one byte more": (good_pack + b"\0", "decode"),
+            "an empty message": (bytes.fromhex("80010200010000000000000001"), "decode"),
+            "a pack in a pack": (bytes.fromhex("8001020001000000010000008001"), "decode"),
+            "lengths beyond 2**32 together": (bytes.fromhex("80010200ffffffffffffffff01"), "decode"),
+        },
         "frames": {
             "empty": (b"", "decode"),
             "version 2": (patched(good_frame, 0, b"\x02"), "version"),

@@ -21,6 +21,7 @@ from edge_agent.protocol.feature_message import decode_features
 from edge_agent.protocol.frame_message import decode_frame
 from edge_agent.protocol.head import MergeHead, probabilities
 from edge_agent.protocol.manifest import deployment_id
+from edge_agent.protocol.pack import decode_pack
 from edge_agent.protocol.prediction_message import decode_prediction
 from edge_agent.protocol.quantization import dequantize, quantize
 from edge_agent.protocol.signature import SigningKey, TrustedKeys
@@ -29,7 +30,7 @@ from edge_agent.protocol.topics import SiteTopics
 from edge_agent.protocol.update_messages import decode_update, parse_rollback
 
 FOLDER = Path(__file__).resolve().parent
-KINDS = ("frames", "features", "channel_features", "predictions", "status", "heads", "updates")
+KINDS = ("frames", "features", "channel_features", "packs", "predictions", "status", "heads", "updates")
 STATUS = {kind.__name__: kind for kind in (NodeState, NodeInfo, NodeTelemetry, CoordinatorInfo)}
 
 
@@ -67,6 +68,8 @@ def described(kind: str, payload: bytes, message: dict[str, Any]) -> dict[str, A
             "student_us": m.student_us, "agent_us": m.agent_us,
             "features": m.features.tolist(),
         }  # fmt: skip
+    if kind == "packs":
+        return {"messages_hex": [one.hex() for one in decode_pack(payload)]}
     if kind == "predictions":
         return json.loads(decode_prediction(payload).encode())
     if kind == "updates":
@@ -92,7 +95,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("kind", ["frames", "features", "channel_features", "predictions", "status", "updates"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "heads"])
 def test_frozen_bytes_decode_to_their_description(kind: str) -> None:
     for entry in load(kind)["vectors"]:
         found = described(kind, bytes.fromhex(entry["bytes_hex"]), entry["message"])
@@ -111,6 +114,7 @@ def test_frozen_refusals_are_refused_for_the_frozen_reason(kind: str) -> None:
         "frames": decode_frame,
         "features": decode_features,
         "channel_features": decode_features,
+        "packs": decode_pack,
         "predictions": decode_prediction,
         "status": lambda payload: decode_status(NodeState, payload),
         "updates": decode_chunk,

@@ -33,6 +33,7 @@ from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.json_message import decode_json
 from edge_agent.protocol.manifest import parse_manifest
 from edge_agent.protocol.mqtt_reader import PacketReader
+from edge_agent.protocol.pack import decode_pack
 from edge_agent.protocol.prediction_message import decode_prediction
 from edge_agent.protocol.signature import SigningKey, TrustedKeys
 from edge_agent.protocol.topics import SiteTopics
@@ -77,6 +78,7 @@ def _messages() -> list[Target]:
     found = [
         Target("frame", decode_frame, wrong, _golden("frames")),
         Target("features", decode_features, wrong, (*_golden("features"), *_golden("channel_features"))),
+        Target("pack", decode_pack, wrong, _golden("packs")),
         Target("answer", decode_prediction, wrong, _golden("predictions")),
         Target("chunk", decode_chunk, wrong, updates),
         Target("rollback order", parse_rollback, wrong, updates),

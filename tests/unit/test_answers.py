@@ -34,13 +34,13 @@ def merged(features: dict[int, list[float]], missing: tuple[int, ...] = ()) -> F
 
 def test_complete_and_degraded_answers_use_their_own_head() -> None:
     clock = iter([10.006, 10.0065]).__next__
-    answer = ANSWERER.answer(merged({1: [1.0], 0: [0.0, 3.0]}), clock)
+    [answer] = ANSWERER.answer([merged({1: [1.0], 0: [0.0, 3.0]})], clock)
     assert (answer.result, answer.class_name, answer.class_index) == ("complete", "dog", 1)
     assert (answer.present, answer.missing) == ((0, 1), ())
     assert answer.probabilities[1] == pytest.approx(np.exp(3) / (1 + np.exp(3) + np.exp(1)), abs=1e-6)
     latency = answer.latency_ms
     assert (latency.total, latency.student, latency.queue, latency.merge) == pytest.approx((6.5, 2, 1, 0.5))
-    degraded = ANSWERER.answer(merged({0: [0.0, 3.0]}, (1,)), lambda: 10.5)
+    [degraded] = ANSWERER.answer([merged({0: [0.0, 3.0]}, (1,))], lambda: 10.5)
     assert (degraded.result, degraded.class_name, degraded.missing) == ("degraded", "eel", (1,))
 
 
@@ -53,9 +53,16 @@ def test_an_abandoned_frame_says_so_and_nothing_more() -> None:
 
 @given(st.lists(st.floats(-MAX_FEATURE, MAX_FEATURE, width=32), min_size=3, max_size=3))
 def test_any_features_that_the_protocol_lets_in_give_a_readable_answer(values: list[float]) -> None:
-    answer = ANSWERER.answer(merged({0: values[:2], 1: values[2:]}), lambda: 10.01)
+    [answer] = ANSWERER.answer([merged({0: values[:2], 1: values[2:]})], lambda: 10.01)
     assert decode_prediction(answer.encode()) == answer
     assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
+
+
+@given(st.lists(st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3), min_size=2, max_size=20))
+def test_frames_classified_together_get_what_each_gets_alone(frames: list[list[float]]) -> None:
+    rows = [merged({0: values[:2], 1: values[2:]}) for values in frames]
+    together = ANSWERER.answer(rows, lambda: 10.01)
+    assert together == [ANSWERER.answer([row], lambda: 10.01)[0] for row in rows]
 
 
 seconds = st.floats(0, 5000)

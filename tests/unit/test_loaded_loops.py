@@ -17,6 +17,7 @@ from edge_agent.protocol.errors import DecodeError
 from edge_agent.protocol.feature_message import FeatureMessage, decode_features, encode_features
 from edge_agent.protocol.frame_message import FrameMessage, encode_frame
 from edge_agent.protocol.link import Event, Message, Outgoing
+from edge_agent.protocol.pack import decode_pack, encode_pack
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.settings import AgentSettings
 from edge_agent.student_slot import StudentSlot, open_student
@@ -151,6 +152,54 @@ def test_the_agent_counts_the_wait_for_the_others_as_its_own_time() -> None:
     assert times_us == pytest.approx([20_000 + 4 * 510] * 4, abs=2)
 
 
+def pack_of(stand: Stand, source: str, ids: range, live: bool = False) -> Message:
+    image = np.zeros(stand.shape, np.uint8)
+    frames = [encode_frame(FrameMessage(n, 0, image, live)) for n in ids]
+    return Message(TOPICS.frame(source), encode_pack(frames), False)
+
+
+def test_a_pack_is_answered_by_a_pack_when_its_last_frame_is_seen() -> None:
+    stand = Stand([0, 1], run_s=0.0002)
+    published: list[Outgoing] = []
+    stand.link.publish = lambda message: published.append(message) or True  # type: ignore[method-assign,func-returns-value]
+    stand.app._take(pack_of(stand, "files", range(10)))
+    stand.app._take(pack_of(stand, "files", range(10, 13)))
+    stand.app.step(0.25)
+    assert [len(decode_pack(message.payload)) for message in published] == [10, 10]
+    for message, student in zip(published, (0, 1), strict=True):
+        assert TOPICS.parse_feature(message.topic).student == student
+        assert [decode_features(one).frame_id for one in decode_pack(message.payload)] == list(range(10))
+    assert stand.now - 50 == pytest.approx(10 * 2 * 0.0002)
+
+
+def test_a_slow_student_does_not_keep_a_pack_back() -> None:
+    stand = Stand([0], run_s=0.004)
+    stand.app._take(pack_of(stand, "files", range(7)))
+    for _ in range(3):
+        stand.app.step(0.25)
+    assert [sent_s - 50 for sent_s, _ in stand.link.sent] == pytest.approx([0.012, 0.024, 0.028])
+
+
+def test_a_live_frame_waits_for_nobodys_pack() -> None:
+    stand = Stand([0], run_s=0.001)
+    stand.app._take(pack_of(stand, "files", range(8)))
+    stand.app._take(
+        Message(TOPICS.frame("cam"), encode_frame(FrameMessage(1, 0, np.zeros(stand.shape, np.uint8), True)), False)
+    )
+    stand.app.step(0.25)
+    [(sent_s, topics)] = stand.link.sent
+    assert sent_s - 50 == pytest.approx(0.002)  # one of the pack, whose turn it was, then the camera's
+    assert [TOPICS.parse_feature(topic).source for topic in topics] == ["cam", "files"]
+
+
+def test_a_pack_with_one_wrong_frame_is_refused_whole() -> None:
+    stand = Stand([0], run_s=0.001)
+    good = encode_frame(FrameMessage(1, 0, np.zeros(stand.shape, np.uint8)))
+    for bad in (encode_frame(FrameMessage(2, 0, np.zeros((9, 9, 1), np.uint8))), b"\x01nothing"):
+        stand.app._take(Message(TOPICS.frame("files"), encode_pack([good, bad]), False))
+    assert (stand.app.counts.received, stand.app.counts.refused) == (0, 2)
+
+
 def test_messages_gather_only_among_many_frames_and_never_for_long() -> None:
     assert gather_s(CROWDED_FRAMES - 1, 10.0) == 0.0
     assert gather_s(CROWDED_FRAMES, 0.0) == 0.0
@@ -165,16 +214,16 @@ def test_routes_follow_the_deployments_that_may_be_read() -> None:
     width = deployment.manifest.widths[0]
     payload = encode_features(FeatureMessage(1, np.zeros(width, np.uint8), 0, 0, bits=8))
     topic = TOPICS.feature("cam", deployment.id, 0, "pi")
-    assert routes.features(topic, payload)[1].ranges is None  # of a deployment that nobody has told us about
+    assert routes.features(topic, payload)[1][0].ranges is None  # of a deployment that nobody has told us about
     routes.read_features_of(deployment.id, deployment.manifest)
     codec = deployment.manifest.codecs[0]
     if codec.channel_ranges is None:
         with pytest.raises(DecodeError, match="no ranges"):
             routes.features(topic, payload)
     else:
-        assert routes.features(topic, payload)[1].ranges is codec.channel_ranges
+        assert routes.features(topic, payload)[1][0].ranges is codec.channel_ranges
     routes.read_only("0" * 16, deployment.manifest)
-    assert routes.features(topic, payload)[1].ranges is None
+    assert routes.features(topic, payload)[1][0].ranges is None
     assert routes.branch(topic) == "feature"
     assert routes.branch("elsewhere/feature") == ""
     assert routes.frame(TOPICS.frame("cam")) == ("cam", "")
