@@ -53,12 +53,11 @@ def set_up(card: Path, deployment: Path | None, folders: DeviceFolders) -> int:
     """Check everything, then write it; UserError lists what to mend, and nothing has changed."""
     if os.geteuid() != 0:
         raise UserError("nonn-edge-setup writes to /etc: run it as root (sudo)", ExitCode.USAGE)
+    content = _read_card(card)
     try:
-        settings = parse_card(card.read_bytes(), known_places(folders.root))
+        settings = parse_card(content, known_places(folders.root))
         secrets = resolve_secrets(settings, read_secrets(folders))
         check_certificate(settings, utc(time.time()))
-    except OSError as error:
-        raise UserError(f"{card}: {error.strerror}") from error
     except CardProblemsError as error:
         raise UserError("\n  ".join([f"{card}:", *error.problems]), ExitCode.BAD_INPUT) from error
     except MissingSecretError as error:
@@ -80,6 +79,13 @@ def set_up(card: Path, deployment: Path | None, folders: DeviceFolders) -> int:
     if settings.broker.tls:
         print(f"delete {card} now: it holds the device's private key")
     return ExitCode.OK
+
+
+def _read_card(card: Path) -> bytes:
+    try:
+        return card.read_bytes()
+    except OSError as error:
+        raise UserError(f"{card}: {error.strerror}") from error
 
 
 def write_files(folders: DeviceFolders, settings: CardSettings, secrets: Secrets, has_deployment: bool) -> None:
