@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from edge_agent.console.exit_codes import ExitCode, UserError
+from edge_agent.console.picture import fit_picture
 from trainer.image_archive import ImageArchive, decode_image
 
 VALIDATION_SHARE = 0.1
@@ -51,7 +53,7 @@ class ImageDataset:
 def load_dataset(spec: str, image_size: tuple[int, int] | None = None, split_seed: int = 0) -> ImageDataset:
     """Read `digits`, `cifar10` (at $NONN_CIFAR10) or a folder or zip of train/CLASS/*.png and test/CLASS/*.png."""
     if spec == "digits":
-        return _digits(split_seed)
+        return _digits(image_size, split_seed)
     if spec == "cifar10":
         location = os.environ.get("NONN_CIFAR10")
         if not location:
@@ -144,7 +146,7 @@ class _Reader:
             )
 
 
-def _digits(seed: int) -> ImageDataset:
+def _digits(image_size: tuple[int, int] | None, seed: int) -> ImageDataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -152,7 +154,9 @@ def _digits(seed: int) -> ImageDataset:
             "data set digits: scikit-learn is not installed; expected pip install scikit-learn", ExitCode.UNAVAILABLE
         ) from None
     scans = load_digits()
-    images = np.rint(scans.images * (255 / 16)).astype(np.uint8)[..., None]
+    pictures = np.rint(scans.images * (255 / 16)).astype(np.uint8)
+    height, width = image_size or pictures.shape[1:]
+    images = np.stack([np.asarray(fit_picture(Image.fromarray(one), height, width)) for one in pictures])[..., None]
     labels = scans.target.astype(np.int64)
     shuffled = split_order(len(labels), seed)
     test, training = np.sort(shuffled[-DIGITS_TEST_IMAGES:]), shuffled[:-DIGITS_TEST_IMAGES]

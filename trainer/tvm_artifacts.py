@@ -71,12 +71,19 @@ def compile_students(
             raise UserError(f"TVM: {error}", ExitCode.UNAVAILABLE) from None
         say(f"export: without TVM modules: {error}")
         return []
+    _tell(exported)
+    return exported
+
+
+def _tell(exported: list[ExportedModules]) -> None:
+    """Say what the table cannot: which code was run for it, and what took long."""
+    if exported[0].shown.target != exported[0].ran:
+        say(f"export: none of them runs here; checked as the same networks compiled for {exported[0].ran}")
     for modules in exported:
         for module in modules.compiled:
             if module.compile_s > LONGEST_COMPILE_S:
                 took = f"{module.compile_s:.0f} s to compile, expected {LONGEST_COMPILE_S:g}"
                 say(f"export: {module.path.name} took {took}")
-    return exported
 
 
 def _export(file: Path, images: NDArray[np.uint8], targets: Sequence[str]) -> ExportedModules:

@@ -60,6 +60,9 @@ def test_digits_are_split_without_overlap_and_in_class_order():
     assert dataset.image_shape == (8, 8, 1)
     assert dataset.train.images.max() == 255
     assert np.all(np.diff(dataset.test.labels) >= 0)
+    scaled = load_dataset("digits", image_size=(24, 32))
+    assert scaled.image_shape == (24, 32, 1)
+    np.testing.assert_array_equal(scaled.test.labels, dataset.test.labels)
 
 
 def shrink_one(root: Path) -> None:

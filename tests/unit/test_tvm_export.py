@@ -204,9 +204,13 @@ def test_int8_files_unknown_targets_and_damage_are_refused(tiny, tmp_path):
 @needs_linker
 def test_a_student_is_exported_for_every_target_or_for_none(tiny, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
-    exported = export_tvm_students(tiny / "student-0.float32.tflite", tmp_path, images, ["aarch64-cortex-a72"]).compiled
+    modules = export_tvm_students(tiny / "student-0.float32.tflite", tmp_path, images, ["aarch64-cortex-a72"])
+    exported = modules.compiled
     assert [path.name for path in tmp_path.iterdir()] == ["student-0.aarch64-cortex-a72.so"]
     assert exported[0].target == "aarch64-cortex-a72"
+    assert modules.ran in RUNNABLE  # checked as compiled for this CPU; tables are about the file that is shipped
+    assert modules.shown == exported[0]
+    assert modules.shown.size_bytes == exported[0].path.stat().st_size
     exported[0].path.unlink()
     monkeypatch.setattr("trainer.tvm_export.export.run_compiled", lambda path, images: run_compiled(path, images) * 2)
     with pytest.raises(WrongStudentError):

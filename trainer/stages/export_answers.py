@@ -107,7 +107,6 @@ def export_accuracies(
         contents = [files[number].path.read_bytes() for _, files in exported]
         add("tflite", precision, _features(context, contents, validation.images), sum(map(len, contents)))
     if modules:
-        ran = [c for m in modules for c in m.compiled if c.target == m.ran]
         raw = [StudentFeatures(m.features, None) for m in modules]
-        add("tvm", "float32", raw, sum(c.size_bytes for c in ran))
+        add("tvm", "float32", raw, sum(m.shown.size_bytes for m in modules))
     return found, keras_accuracy

@@ -40,3 +40,8 @@ class ExportedModules:
     features: NDArray[np.float32]
     ran: str  # the target whose code gave the features
     relative_error: float  # largest difference to the TFLite file, of the largest feature
+
+    @property
+    def shown(self) -> CompiledStudent:
+        """The module that stands for all in tables: the one that ran here, the first where all are for other CPUs."""
+        return next((module for module in self.compiled if module.target == self.ran), self.compiled[0])
