@@ -4,8 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-faults test-updates test-cookbook test-browser test-aarch64 fuzz image boot-test deb soak check docs package licences format lock clean
+.PHONY: help demo test test-faults test-updates test-cookbook test-browser test-aarch64 fuzz image boot-test deb soak \
+  results results-on-pi record-models record-mqtt record-updates record-fleet record-faults record-soak \
+  check docs package licences format lock clean
 MINUTES ?= 30
+RECORD := $(BIN)/python benchmarks/record.py
+# For the records of models: a trained WRN-40-4, and a zip of train/CLASS/*.png and test/CLASS/*.png.
+TEACHER ?= teacher.keras
+CIFAR10 ?= cifar10.zip
 EXAMPLE := docs/examples/cifar10-2x-wrn-16-1
 
 help: ## list the targets
@@ -20,8 +26,8 @@ test: $(VENV)/.dev ## all tests that take minutes, not hours
 test-updates: $(VENV)/.dev ## remote updates under traffic and faults
 	$(BIN)/pytest tests/updates tests/unit/test_rollout.py tests/unit/test_model_store.py
 
-test-faults: $(VENV)/.dev ## chaos suite, half an hour; writes docs/reliability.md
-	$(BIN)/python tests/fleet/faults.py --out docs/reliability.md
+test-faults: $(VENV)/.dev ## chaos suite, half an hour
+	$(BIN)/python tests/fleet/faults.py
 
 fuzz: $(VENV)/.dev ## every parser that touches network or card, for MINUTES=30
 	$(BIN)/python tests/security/fuzz.py --minutes $(MINUTES)
@@ -46,13 +52,54 @@ deb: $(VENV)/.dev ## Debian packages for stock Raspberry Pi OS in dist/
 	$(BIN)/nonn-image deb --suite bookworm --output dist
 	$(BIN)/nonn-image deb --suite trixie --output dist
 
-results: $(VENV)/.dev ## put the records of benchmarks/records into docs/results.md
+results: $(VENV)/.dev ## put the records of benchmarks/records into README.md and docs
 	$(BIN)/python benchmarks/results_page.py
 
 results-on-pi: | $(VENV)/bin/python ## on a Raspberry Pi: measure the example deployment, write a file to send in
 	$(PIP) -e '.[agent]'
-	$(BIN)/python benchmarks/record.py --to results-on-pi-$$(hostname).json \
-	  $(BIN)/nonn-agent bench --deployment docs/examples/cifar10-2x-wrn-16-1 --json
+	$(RECORD) --to results-on-pi-$$(hostname).json \
+	  $(BIN)/python benchmarks/on_device.py $(EXAMPLE) $(if $(NETWORKS),--networks $(NETWORKS))
+
+build/paper-networks: $(VENV)/.dev ## the paper's networks as TFLite files, with TEACHER=teacher.keras
+	$(BIN)/python benchmarks/network_files.py --out $@ wrn-40-4=$(TEACHER) wrn-16-1:133 vgg19 vgg11:256
+
+build/two-float32: build/paper-networks
+	rm -rf $@
+	$(BIN)/python benchmarks/bench_deployment.py --out $@ --file $</wrn-16-1.float32.tflite
+
+record-models: build/paper-networks ## records of engines, paper's tables, accuracy and bytes; TEACHER and CIFAR10
+	$(PIP) 'onnx>=1.17' # writes files for onnxruntime; the engines get environments of their own
+	$(RECORD) model-costs $(BIN)/python benchmarks/model_costs.py
+	$(RECORD) subsets $(BIN)/python benchmarks/subsets.py $(EXAMPLE) $(EXAMPLE)-v2 --dataset $(CIFAR10)
+	$(RECORD) feature-bytes $(BIN)/python benchmarks/feature_bytes.py --deployment $(EXAMPLE) $(EXAMPLE)-v2 \
+	  --dataset $(CIFAR10) --split test --images 10000
+	$(RECORD) agent-footprint $(BIN)/python benchmarks/agent_footprint.py --deployment $(EXAMPLE)
+	$(RECORD) engines $(BIN)/python benchmarks/engines.py --student wrn-16-1=$</wrn-16-1.float32.tflite \
+	  --student vgg-11=$</vgg11.float32.tflite
+	$(RECORD) paper-tables $(BIN)/python benchmarks/paper_tables.py --networks $< --engines all \
+	  --deployment $(EXAMPLE) --dataset $(CIFAR10)
+
+record-mqtt: build/two-float32 ## records of frames over MQTT, and of the teacher split by layers; TEACHER and CIFAR10
+	$(BIN)/python benchmarks/subsets.py $(EXAMPLE) --dataset $(CIFAR10) --answers build/answers.npz
+	for window in 16 1; do \
+	  $(RECORD) over-mqtt$$(test $$window = 1 && echo -one) $(BIN)/python benchmarks/over_mqtt.py $(EXAMPLE) \
+	    --dataset $(CIFAR10) --expect build/answers.npz --window $$window || exit 1; done
+	$(RECORD) model-parallel $(BIN)/python benchmarks/model_parallel.py $< --teacher $(TEACHER) --frames 40
+
+record-updates: $(VENV)/.dev ## record of updates under traffic
+	$(RECORD) --verdict update $(BIN)/python benchmarks/update.py --runs 9
+
+record-fleet: $(VENV)/.dev ## records of latency, throughput, capacity and cost of a fleet
+	for part in latency capacity cost; do \
+	  $(RECORD) fleet-$$part $(BIN)/python benchmarks/fleet.py --only $$part --frames $$(test $$part = latency && echo 300 || echo 2000) || exit 1; done
+	$(RECORD) fleet-throughput $(BIN)/python benchmarks/fleet.py --only throughput \
+	  --networks wrn-16-1 wrn-22-2 wrn-16-1 wrn-22-2
+
+record-faults: $(VENV)/.dev ## record of the chaos suite
+	$(RECORD) --verdict faults $(BIN)/python tests/fleet/faults.py
+
+record-soak: $(VENV)/.dev ## record of a soak of MINUTES=30
+	$(RECORD) --verdict soak $(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 test-cookbook: $(VENV)/.dev ## the recipes of docs/cookbook.md
 	$(BIN)/pytest tests/cookbook

@@ -29,6 +29,8 @@ class Contender:
     rss_mb: float = 0.0  # peak, megabytes of 10^6
     times_us: list[float] = field(default_factory=list)  # wall clock
     cpu_us: list[float] = field(default_factory=list)  # of the process: other programs' turns do not count
+    joules: list[float] = field(default_factory=list)  # of one run, by turns; empty without a meter
+    meter: str = "none"
     accuracy: float | None = None
 
     @property
@@ -42,7 +44,10 @@ class Contender:
             raise RuntimeError(f"{self.engine} was not started")
         self.worker.stdin.write(line + "\n")
         self.worker.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.worker.stdout.readline())
+        said = self.worker.stdout.readline()
+        if not said:
+            raise SystemExit(f"{self.engine}, {self.network}: its process ended with {self.worker.wait()}")
+        answer: dict[str, Any] = json.loads(said)
         return answer
 
 
@@ -50,17 +55,19 @@ def table(group: list[Contender]) -> str:
     """Markdown table of one network, ratios to LiteRT float32."""
     base = next(c for c in group if (c.engine, c.precision) == ("litert", "float32"))
     ncnn = next((c for c in group if c.engine == "ncnn"), None)
+    with_accuracy = any(c.accuracy is not None for c in group)
     lines = [
-        f"\n### {base.network}\n",
-        "| engine | precision | min us | CPU us, median | of LiteRT f32 | of ncnn | RSS MB | kB | error | accuracy |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"\n**{base.network}**\n",
+        "| network | engine | precision | min us | CPU us, median | n | of LiteRT f32 | of ncnn | RSS MB | kB | error |"
+        + (" accuracy |" if with_accuracy else ""),
+        "|---|---|---|---|---|---|---|---|---|---|---|" + ("---|" if with_accuracy else ""),
     ]
     for c in sorted(group, key=lambda c: min(c.times_us)):
         error = float(np.abs(c.features - base.features).max() / np.abs(base.features).max())
         lines.append(
-            f"| {c.version} | {c.precision} | {min(c.times_us):.0f} | {np.median(c.cpu_us):.0f} "
-            f"| {_ratios(c, base)} | {_ratios(c, ncnn)} | {c.rss_mb:.0f} | {c.size_bytes / 1e3:.0f} "
-            f"| {error:.1e} | {'' if c.accuracy is None else f'{100 * c.accuracy:.2f} %'} |"
+            f"| {c.network} | {c.version} | {c.precision} | {min(c.times_us):.0f} | {np.median(c.cpu_us):.0f} "
+            f"| {len(c.times_us)} | {_ratios(c, base)} | {_ratios(c, ncnn)} | {c.rss_mb:.0f} "
+            f"| {c.size_bytes / 1e3:.0f} | {error:.1e} |" + (_percent(c.accuracy) if with_accuracy else "")
         )
     return "\n".join(lines)
 
@@ -76,6 +83,10 @@ def figures_of(contender: Contender) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _percent(accuracy: float | None) -> str:
+    return " |" if accuracy is None else f" {100 * accuracy:.2f} % |"
+
+
 def _ratios(contender: Contender, base: Contender | None) -> str:
     if base is None:
         return ""
@@ -86,7 +97,7 @@ def _ratios(contender: Contender, base: Contender | None) -> str:
 def teacher_table(teacher: list[Contender], student: list[Contender]) -> str:
     """Teacher against one student on the same engine, beside the paper's ratios."""
     lines = [
-        f"\n### {teacher[0].network} against {student[0].network}, same engine: teacher, student\n",
+        f"\n**{teacher[0].network} against {student[0].network}**, same engine: teacher, student\n",
         "| engine | precision | CPU us, median | ratio | peak RSS MB | ratio | network's MB | ratio | kB | ratio |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]

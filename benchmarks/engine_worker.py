@@ -94,6 +94,8 @@ def _memory_mb(name: str) -> float:
 
 def main(engine: str, file: str, images_file: str) -> None:
     """Open, answer `time N` and `features FILE` until the input ends."""
+    from edge_agent.energy import find_meter
+
     images = np.load(images_file)
     _import(engine)
     base_rss_mb = _memory_mb("VmRSS")
@@ -106,13 +108,17 @@ def main(engine: str, file: str, images_file: str) -> None:
     for line in sys.stdin:
         command, argument = line.split(maxsplit=1)
         if command == "time":
-            times_us, cpu_us = [], []
+            times_us, cpu_us, meter = [], [], find_meter()
+            meter.start()
             for _ in range(int(argument)):
                 began, cpu_began = time.perf_counter_ns(), time.process_time_ns()
                 runtime.run(images[0])
                 cpu_us.append((time.process_time_ns() - cpu_began) / 1e3)
                 times_us.append((time.perf_counter_ns() - began) / 1e3)
-            print(json.dumps({"times_us": times_us, "cpu_us": cpu_us, "rss_mb": _memory_mb("VmHWM")}), flush=True)
+            joules = meter.stop()
+            energy = {"joules": None if joules is None else joules / int(argument), "meter": meter.name}
+            memory = {"rss_mb": _memory_mb("VmHWM")}
+            print(json.dumps({"times_us": times_us, "cpu_us": cpu_us, **memory, **energy}), flush=True)
         else:
             np.save(argument.strip(), np.stack([_real(runtime.run(image), runtime) for image in images]))
             print("{}", flush=True)

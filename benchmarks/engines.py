@@ -15,7 +15,6 @@ both and the ratios stand beside the paper's: latency, peak memory with and with
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_agent.console.atomic_file import write_atomically
 from edge_agent.console.cpu_targets import this_cpu, why_unfit
 from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.runtimes.tvm_library import find_library
@@ -33,25 +33,11 @@ from trainer.tvm_export.targets import host_targets
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from engine_tables import Contender, figures_of, table, teacher_figures, teacher_table
+from engine_turns import cpu_name, measure, start
 from portable_graph import write_ncnn, write_onnx
 from teacher_file import teacher_tflite
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-# Two Pythons, because tflite-runtime was built for NumPy 1.
-PACKAGES = {
-    "engines": ["ai-edge-litert==2.1.6", "apache-tvm-ffi==0.1.14.post0", "onnxruntime==1.32.0", "ncnn==1.0.20261020"],
-    "tflite-runtime": ["tflite-runtime==2.14.0", "numpy<2"],
-}
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
-
-
-def python_for(name: str, cache: Path) -> Path:
-    """Make the virtual environment once; return its Python."""
-    folder = cache / name
-    if not (folder / "bin/python").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(folder / "bin/pip"), "install", "--quiet", *PACKAGES[name]], check=True)
-    return folder / "bin/python"
 
 
 def contenders(network: str, float_file: Path, folder: Path) -> list[Contender]:
@@ -79,38 +65,6 @@ def contenders(network: str, float_file: Path, folder: Path) -> list[Contender]:
     except UnsupportedStudentError as error:
         print(f"{network}: no ONNX and ncnn: {error}", file=sys.stderr)
     return found
-
-
-def start(contender: Contender, cache: Path, images_file: Path) -> None:
-    """Start the contender's process; its first answer carries the features of image 0."""
-    python = python_for("tflite-runtime" if contender.engine == "tflite-runtime" else "engines", cache)
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1"}
-    # The worker's Python has no apache-tvm: only the light runtime, as on a device.
-    environment["NONN_TVM_RUNTIME"] = str(cache / "tvm")
-    script = Path(__file__).with_name("engine_worker.py")
-    command = [str(python), str(script), contender.engine, str(contender.file), str(images_file)]
-    contender.worker = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    )
-    assert contender.worker.stdout
-    line = contender.worker.stdout.readline()
-    if not line:
-        raise SystemExit(f"{' '.join(command)}: died; run it by hand to see why")
-    head = json.loads(line)
-    contender.version, contender.start_ms = head["version"], head["start_ms"]
-    contender.base_rss_mb = head["base_rss_mb"]
-    contender.features = np.asarray(head["features"], np.float32)
-
-
-def measure(group: list[Contender], rounds: int, turn_ms: float) -> None:
-    """Let the contenders take turns of about `turn_ms`, after one warm-up run."""
-    runs = {id(c): max(1, int(turn_ms * 1e3 / c.ask("time 2")["cpu_us"][1])) for c in group}
-    for _ in range(rounds):
-        for contender in group:
-            answer = contender.ask(f"time {runs[id(contender)]}")
-            contender.times_us += answer["times_us"]
-            contender.cpu_us += answer["cpu_us"]
-            contender.rss_mb = answer["rss_mb"]
 
 
 def accuracies(deployment: Path, groups: dict[int, list[Contender]], labels: Any, folder: Path) -> None:
@@ -144,7 +98,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--turn-ms", type=float, default=10, help="CPU time per engine and round")
     arguments = parser.parse_args()
-    _light_runtime(arguments.cache)
+    light_runtime(arguments.cache)
     networks = [(name, Path(file)) for name, _, file in (entry.partition("=") for entry in arguments.student)]
     if arguments.deployment:
         students = open_deployment(arguments.deployment).manifest.students
@@ -155,7 +109,7 @@ def main() -> int:
     if not networks:
         parser.error("expected --deployment or --student")
     when, load = time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0]
-    print(f"{when} {_cpu_name()}, load {load:.1f}, 1 thread, batch 1, {arguments.rounds} rounds")
+    print(f"{when} {cpu_name()}, load {load:.1f}, 1 thread, batch 1, {arguments.rounds} rounds")
     with tempfile.TemporaryDirectory() as temporary:
         _compare(arguments, networks, Path(temporary))
     return 0
@@ -190,7 +144,7 @@ def _compare(arguments: argparse.Namespace, networks: list[tuple[str, Path]], fo
 
 
 def _write_figures(path: Path, everyone: list[Contender], rounds: int, ratios: list[dict[str, Any]]) -> None:
-    conditions = {"cpu": _cpu_name(), "load": os.getloadavg()[0], "threads": 1, "batch": 1}
+    conditions = {"cpu": cpu_name(), "load": os.getloadavg()[0], "threads": 1, "batch": 1}
     figures = [figures_of(contender) for contender in everyone]
     document = {"when": time.strftime("%Y-%m-%d"), **conditions, "rounds": rounds, "engines": figures}
     if ratios:
@@ -216,19 +170,15 @@ def _image_shape(float_file: Path) -> tuple[int, int, int]:
     return open_runtime(float_file, "tflite").input_shape
 
 
-def _light_runtime(cache: Path) -> None:
+def light_runtime(cache: Path) -> None:
     """Copy the runtime out of the installed apache-tvm, as a device has it."""
     library = find_library()
     if library.path.parent == cache / "tvm":
         return
     (cache / "tvm").mkdir(parents=True, exist_ok=True)
-    (cache / "tvm" / library.path.name).write_bytes(library.path.read_bytes())
+    # Renamed into place: a worker that has the old file mapped goes on with it.
+    write_atomically(cache / "tvm" / library.path.name, library.path.read_bytes())
     (cache / "tvm" / "libtvm_runtime.version").write_text(library.version + "\n")
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), this_cpu().machine)
 
 
 if __name__ == "__main__":

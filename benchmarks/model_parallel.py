@@ -278,6 +278,9 @@ def report(found: list[Arrangement], arguments: argparse.Namespace) -> None:
     for row in rows:
         print(f"| {row['name']} | {row['p50_ms']:.2f} | {row['p95_ms']:.2f} | {row['of_first']:.2f}x "
               f"| {row['sent_bytes']:,} | {row['memory_bytes']:,} |")  # fmt: skip
+    cuts = [row["of_first"] for row in rows if row["name"].startswith("teacher in 2")]
+    if cuts:
+        print(f"\nBest cut: {min(cuts):.2f}x of the time of {found[0].name}.")
     if arguments.json:
         content = {"machine": machine, "frames": len(found[0].times_ms), "precision": arguments.precision, "rows": rows}
         arguments.json.write_text(json.dumps(content, indent=1) + "\n")

@@ -97,7 +97,12 @@ def _layer(operation: str, name: str, operands: list[Any], channels: int) -> Lay
 
 def write_onnx(tflite_file: Path, destination: Path) -> None:
     """Write the student as ONNX (NCHW, opset 13)."""
-    import onnx
+    try:
+        import onnx
+    except ImportError:
+        raise SystemExit(
+            "error: onnx is not installed, to write files for onnxruntime; expected pip install onnx"
+        ) from None
     from onnx import TensorProto, helper, numpy_helper
 
     layers, (height, width, channels), features = portable_layers(tflite_file)

@@ -3,44 +3,29 @@
     python benchmarks/run_table.py RUN [--paper wrn|vgg|none]
 
 Reads RUN/evaluation.json, distill/, teacher/ and the teacher's own file (for its multiply-accumulates). Paper: Farcas
-et al., CVPR-W 2020, tables I and II: one Raspberry Pi 3B+ for each row. Prints Markdown.
+et al., CVPR-W 2020 (paper.py). Prints Markdown.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paper import ROWS, PaperRow
+
 from trainer.run_directory import RunDirectory
-
-
-@dataclass(frozen=True)
-class PaperRow:
-    """Accuracy in percent, parameters; teacher, then student."""
-
-    networks: tuple[str, str]
-    accuracy: tuple[float, float]
-    parameters: tuple[float, float]
-    ratio: float
-
-
-PAPER = {
-    "wrn": PaperRow(("WRN-40-4", "WRN-16-1"), (96.78, 95.92), (8.9e6, 0.18e6), 49.89),
-    "vgg": PaperRow(("VGG-19", "VGG-11"), (93.00, 91.47), (20e6, 9.2e6), 2.16),
-}
 
 
 def main() -> int:
     """Print the tables of one run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("--paper", choices=[*PAPER, "none"], default="wrn")
+    parser.add_argument("--paper", choices=[*ROWS, "none"], default="wrn")
     arguments = parser.parse_args()
     run = RunDirectory.open(arguments.run, {})
     found = json.loads((run.path / "evaluation.json").read_text())
-    print_cost(run, found, PAPER.get(arguments.paper))
+    print_cost(run, found, ROWS.get(arguments.paper))
     print()
     print_subsets(found)
     print()
@@ -77,7 +62,7 @@ def published(paper: PaperRow) -> list[str]:
     return [
         f" paper: {' -> '.join(paper.networks)} |",
         f" {before:.2f} -> {after:.2f}, {after - before:+.2f} |",
-        f" {teacher / 1e6:.2f} M -> {student / 1e6:.2f} M, {paper.ratio}x |",
+        f" {teacher / 1e6:.2f} M -> {student / 1e6:.2f} M, {paper.parameters_ratio}x |",
         "  |",
         "  |",
     ]

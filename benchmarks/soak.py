@@ -1,8 +1,9 @@
 """Soak: steady load on a fleet of three for MINUTES; RSS slope, file descriptors, latency drift.
 
     python benchmarks/soak.py --minutes 30 [--frames-per-s 20] [--json soak.json]
+    python benchmarks/record.py --verdict soak python benchmarks/soak.py --minutes 30; make results    # writes it down
 
-Fails (exit 1) if a frame is lost or answered twice, if memory of any program grows by more than 1 MB an hour after
+Ends with 1 if a frame is lost or answered twice, if memory of any program grows by more than 1 MB an hour after
 the warm-up, or if file descriptors grow.
 """
 
@@ -112,16 +113,24 @@ def summary(samples, latencies, results, count, repeated, cpu) -> dict:
 
 def show(report: dict) -> None:
     """Print the report as Markdown."""
-    load = f"{report['minutes']} minutes, {report['frames']} frames at {report['frames_per_s']:g}/s"
-    print(f"{load}: {report['results']}, lost {report['lost']}, repeated {report['repeated']}")
-    print("| program | RSS MB | MB/hour | fds first/last/max | CPU s |\n|---|---|---|---|---|")
+    results = report["results"]
+    print(f"{report['minutes']} minutes, fleet of three, one coordinator with a journal, n = 1 run\n")
+    print("| frames | a second | complete | degraded | abandoned | lost | answered twice |")
+    print("|---|---|---|---|---|---|---|")
+    counts = " | ".join(str(results.get(name, 0)) for name in ("complete", "degraded", "abandoned"))
+    print(f"| {report['frames']} | {report['frames_per_s']:g} | {counts} | {report['lost']} | {report['repeated']} |\n")
+    print("| program | RSS MB | MB/hour in the last half | file descriptors, first/last/most | CPU s |")
+    print("|---|---|---|---|---|")
     for name, p in report["programs"].items():
         fds = f"{p['fds_first']}/{p['fds_last']}/{p['fds_max']}"
         print(f"| {name} | {p['rss_mb']} | {p['rss_mb_per_hour']} | {fds} | {p['cpu_s']} |")
+    print("\n| latency, ms | p50 | p95 | p99 |\n|---|---|---|---|")
     for part, values in report["latency_ms"].items():
-        print(f"latency, {part}: " + ", ".join(f"{name} {value} ms" for name, value in values.items()))
+        print(f"| {part} | {values['p50']} | {values['p95']} | {values['p99']} |")
+    worst = max(p["rss_mb_per_hour"] for p in report["programs"].values())
+    print(f"\nMemory grows by at most {worst:.2f} MB/hour (limit {MOST_MB_PER_HOUR:g}).")
     for failure in report["failures"]:
-        print(f"FAILED: {failure}")
+        print(f"- **missed**: {failure}")
 
 
 if __name__ == "__main__":

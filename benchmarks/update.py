@@ -1,7 +1,10 @@
 """What an update costs a live site: latency before and during it, its duration, and the bytes around the artifacts.
 
-python benchmarks/update.py [--runs N]: K = 3 int8 students of 200 KB (the tiny ones of tests/fixtures, padded), one
-replica, 30 frames/s from 2 sources, mosquitto on loopback, everything on this machine.
+    python benchmarks/update.py [--runs 3]
+
+K = 3 int8 students of 200 KB (the tiny ones of tests/fixtures, padded), one replica, 30 frames/s from 2 sources,
+mosquitto on loopback, everything on this machine. Ends with 1 if a median misses its goal, or any run lost, repeated
+or mixed an answer. Prints Markdown.
 """
 
 import argparse
@@ -90,14 +93,15 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 GOALS = {
-    "p99 during / before": "<= 2", "deploy to final (trial over), s": "< 10", "overhead of chunks, %": "< 5",
-    "lost": "0", "mixed": "0",
-}  # fmt: skip
+    "p99 during / before": 2, "deploy to final (trial over), s": 10, "overhead of chunks, %": 5, "lost": 0,
+    "repeated": 0, "mixed": 0,
+}  # at most  # fmt: skip
+MUST_HOLD_ALWAYS = ("lost", "repeated", "mixed")  # in every run, not in the median
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """Measure, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
@@ -105,13 +109,26 @@ def main() -> None:
     for _ in range(arguments.runs):
         with tempfile.TemporaryDirectory() as folder:
             runs.append(measure(Path(folder)))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before, Python {platform.python_version()}")
-    print(f"chunks of {CHUNK_BYTES} bytes; {len(runs)} runs: median (all)")
-    for name in runs[0]:
-        values = [run[name] for run in runs]
-        listed = ", ".join(f"{value:.3g}" for value in values)
-        print(f"| {name} | {np.median(values):.3g} | {listed} | {GOALS.get(name, '')} |")
+        print(f"run {len(runs)}: {runs[-1]}", file=sys.stderr, flush=True)
+    print(f"n = {len(runs)} runs, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before; 3 students of "
+          f"200 KB, one replica, 30 frames/s from 2 sources, chunks of {CHUNK_BYTES:,} bytes\n")  # fmt: skip
+    print("| figure | median, or the most where none may be | all runs | goal, at most | |\n|---|---|---|---|---|")
+    missed = [show(name, [run[name] for run in runs]) for name in runs[0]]
+    return int(any(missed))
+
+
+def show(name: str, values: list[float]) -> bool:
+    """Print one row; True if its goal was missed."""
+    goal = GOALS.get(name)
+    counted = max(values) if name in MUST_HOLD_ALWAYS else float(np.median(values))
+    missed = goal is not None and counted > goal
+    verdict = "" if goal is None else "**missed**" if missed else "met"
+    if goal is not None and not missed and max(values) > goal:
+        verdict += f", but not in {sum(value > goal for value in values)} of {len(values)} runs"
+    listed = ", ".join(f"{value:.3g}" for value in values)
+    print(f"| {name} | {counted:.3g} | {listed} | {'' if goal is None else goal} | {verdict} |")
+    return missed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

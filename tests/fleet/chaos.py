@@ -1,5 +1,6 @@
 """A healthy fleet of real programs under steady load, for faults to act on."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -73,7 +74,7 @@ class Chaos:
         counts["unopened"] = counts.pop("silent", 0) - counts["lost"]
         outcome = Outcome(name, counts, recovered, self.note)
         print(f"{name}: {dict(outcome.counts)}, recovered {recovered if recovered is None else round(recovered, 2)} s"
-              f"{'; ' + self.note if self.note else ''}", flush=True)  # fmt: skip
+              f"{'; ' + self.note if self.note else ''}", file=sys.stderr, flush=True)  # fmt: skip
         return outcome
 
     def deaf(self, act: Callable[[], None]) -> None:

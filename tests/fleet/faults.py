@@ -1,8 +1,10 @@
-"""The chaos suite: real programs, a real broker, one fault after the other. Writes the table of docs/reliability.md.
+"""The chaos suite: real programs, a real broker, one fault after the other. Prints the table of docs/reliability.md.
 
-    python tests/fleet/faults.py [--out docs/reliability.md] [--messages 10000] [--only NAME ...]
+    python tests/fleet/faults.py [--messages 10000] [--only NAME ...]
+    python benchmarks/record.py --verdict faults python tests/fleet/faults.py; make results    # writes it down
 
-Fails if a frame that the coordinator opened got no answer or two, or if the fleet was not whole again.
+Ends with 1 if a frame that the coordinator opened got no answer or two, if the fleet was not whole again, or if a
+program wrote a traceback. How it goes is on stderr, the table on stdout.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import machine_faults  # noqa: E402
 import message_faults  # noqa: E402
 import program_faults  # noqa: E402
 from chaos import Chaos, Outcome  # noqa: E402
-from reliability_page import put_into, section_of, table_of  # noqa: E402
+from reliability_page import section_of  # noqa: E402
 
 SHARED: dict[str, Callable[[Chaos], None]] = {
     "no fault": program_faults.nothing,
@@ -41,36 +43,34 @@ SHARED: dict[str, Callable[[Chaos], None]] = {
     "memory pressure on one agent": machine_faults.memory_pressure,
     "random and truncated messages on every topic": message_faults.random_messages,
 }
+TRACEBACK = "a traceback in"
 HEALING = "fleet of three on auto loses one for good"
 
 
 def main() -> int:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a page with marks for the table")
     parser.add_argument("--messages", type=int, default=10_000, help="random messages on each topic [10000]")
     parser.add_argument("--only", nargs="*", help="parts of names of faults")
     arguments = parser.parse_args()
     chosen = {n: f for n, f in SHARED.items() if not arguments.only or any(part in n for part in arguments.only)}
     outcomes: list[Outcome] = []
-
-    def note(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        if arguments.out:  # after every fault: hours may pass on a slow machine
-            put_into(arguments.out, section_of(table_of(outcomes), arguments.messages))
-
+    troubles: list[str] = []
     if not arguments.only or any(part in HEALING for part in arguments.only):
-        _run({HEALING: program_faults.lose_one_for_good}, 0, note, ("auto",) * 3, "--away-s", "3")
+        _run({HEALING: program_faults.lose_one_for_good}, 0, outcomes, troubles, ("auto",) * 3, "--away-s", "3")
     if chosen:
-        _run(chosen, arguments.messages, note, ("0", "1", "2"))
-    print(table_of(outcomes))
-    return int(any(o.counts["lost"] or o.counts["repeated"] or o.recovered_s is None for o in outcomes))
+        _run(chosen, arguments.messages, outcomes, troubles, ("0", "1", "2"))
+    print(section_of(outcomes, troubles, arguments.messages))
+    tracebacks = any(TRACEBACK in trouble for trouble in troubles)
+    bad = any(o.counts["lost"] or o.counts["repeated"] or o.recovered_s is None for o in outcomes)
+    return int(bad or tracebacks)
 
 
 def _run(
     faults: dict[str, Callable[[Chaos], None]],
     messages: int,
-    note: Callable[[Outcome], None],
+    outcomes: list[Outcome],
+    troubles: list[str],
     students: tuple[str, ...],
     *flags: str,
 ) -> None:
@@ -80,14 +80,17 @@ def _run(
             chaos.start(students, *flags)
             for name, act in faults.items():
                 try:
-                    note(chaos.fault(name, act))
+                    outcomes.append(chaos.fault(name, act))
                 except (OSError, subprocess.CalledProcessError) as error:
-                    print(f"{name}: not possible on this machine: {error}", flush=True)
+                    troubles.append(f"{name}: not possible on this machine: {error}")
+                    print(troubles[-1], file=sys.stderr, flush=True)
         finally:
             chaos.stop()
             for log in Path(folder).glob("*.log"):
-                if "Traceback" in log.read_text(errors="replace"):
-                    print(f"--- a traceback in {log.name}:\n{log.read_text(errors='replace')[-3000:]}", flush=True)
+                text = log.read_text(errors="replace")
+                if "Traceback" in text:
+                    troubles.append(f"{TRACEBACK} {log.name}")
+                    print(f"--- {troubles[-1]}:\n{text[-3000:]}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,8 @@
 """The table of docs/reliability.md."""
 
-import os
-import platform
-import subprocess
 from collections import Counter
-from pathlib import Path
 
 from chaos import Outcome
-from fleet_processes import REPOSITORY
-
-from edge_agent.console.atomic_file import write_atomically
-
-MARKS = "<!-- faults -->", "<!-- end -->"  # around it in the page
 
 
 def table_of(outcomes: list[Outcome]) -> str:
@@ -41,26 +32,10 @@ def cells(counts: Counter[str]) -> str:
     )
 
 
-def section_of(table: str, messages: int) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    load = os.getloadavg()[1]
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} cores, load average {load:.1f}, Python {platform.python_version()}"
-    )
-    return f"""`python tests/fleet/faults.py --messages {messages} --out docs/reliability.md`
-at commit {commit} on {machine}. Real mosquitto, real agents and coordinator on
-`tests/fixtures/tiny`, 20 frames a second, deadline 500 ms.
-
-{table}"""
-
-
-def put_into(page: Path, section: str) -> None:
-    """Replace what stands between the page's marks; a file without them becomes the section alone."""
-    text = page.read_text() if page.exists() else ""
-    before, begins, rest = text.partition(MARKS[0])
-    _, ends, after = rest.partition(MARKS[1])
-    if begins and ends:
-        section = f"{before}{begins}\n{section}{ends}{after}"
-    write_atomically(page, section.encode())
+def section_of(outcomes: list[Outcome], troubles: list[str], messages: int) -> str:
+    """What was run, the table, and what else there is to say."""
+    return "\n".join([
+        f"{len(outcomes)} faults, one run each; {messages:,} random messages on each topic. Real mosquitto, real",
+        "agents and coordinator on `tests/fixtures/tiny`, 20 frames a second, deadline 500 ms.\n",
+        table_of(outcomes), *(f"- {trouble}" for trouble in troubles),
+    ])  # fmt: skip

@@ -43,6 +43,6 @@ def test_teacher_and_student_are_compared_on_the_same_engine_and_precision_alone
 
 def test_ratios_of_a_table_are_to_litert_and_ncnn_and_the_fastest_comes_first():
     rows = [line for line in table(STUDENT).splitlines() if " 1.0 | " in line]
-    assert [row.split(" | ")[1] for row in rows] == ["int8", "float32", "float32"]
+    assert [row.split(" | ")[2] for row in rows] == ["int8", "float32", "float32"]
     assert "| 0.33, 0.40 | 0.43, 0.50 |" in rows[0]
     assert figures_of(STUDENT[1])["network_rss_mb"] == pytest.approx(6.0)

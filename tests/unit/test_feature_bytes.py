@@ -22,7 +22,8 @@ def run(repository: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) 
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout, json.loads(file.read_text())
+    (figures,) = json.loads(file.read_text())
+    return ended.stdout, figures
 
 
 def test_the_encoders_are_the_files_of_the_deployment(run: tuple[str, dict], tiny: Path) -> None:
@@ -43,8 +44,11 @@ def test_the_encodings_are_those_of_the_printed_table(run: tuple[str, dict]) -> 
     header, _, *rows = [line for line in output.splitlines() if line.startswith("|")]
     names = [name.strip() for name in header.strip("|").split("|")]
     printed = [dict(zip(names, (cell.strip() for cell in row.strip("|").split("|")), strict=True)) for row in rows]
-    assert [row["features as"] for row in printed] == [one["features_as"] for one in figures["encodings"]]
+    assert [row["features as"] for row in printed[:-1]] == [one["features_as"] for one in figures["encodings"]]
     assert {one["encoding"] for one in figures["encodings"]} == {"float32", "int8", "int4"}
+    *printed, shipped = printed
+    assert shipped["message, largest"] == str(max(figures["shipped"]["message_bytes"]))
+    assert shipped["accuracy"] == f"{100 * figures['shipped']['accuracy']:.2f} %"
     for row, one in zip(printed, figures["encodings"], strict=True):
         assert row["payload bytes, mean"] == f"{one['mean_payload_bytes']:.1f}"
         assert row["message, largest"] == str(one["largest_message_bytes"])
