@@ -93,7 +93,7 @@ record-fleet: $(VENV)/.dev ## records of latency, throughput, capacity and cost 
 	for part in latency capacity cost; do \
 	  $(RECORD) fleet-$$part $(BIN)/python benchmarks/fleet.py --only $$part --frames $$(test $$part = latency && echo 300 || echo 2000) || exit 1; done
 	$(RECORD) fleet-throughput $(BIN)/python benchmarks/fleet.py --only throughput \
-	  --networks wrn-16-1 wrn-22-2 wrn-16-1 wrn-22-2
+	  --networks wrn-16-1 wrn-16-2 wrn-22-2 wrn-16-1 wrn-16-2 wrn-22-2
 
 record-faults: $(VENV)/.dev ## record of the chaos suite
 	$(RECORD) --verdict faults $(BIN)/python tests/fleet/faults.py
