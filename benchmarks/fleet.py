@@ -180,12 +180,14 @@ def _throughput(arguments: argparse.Namespace, network: str) -> Row:
             programs = {name: psutil.Process(program.pid) for name, program in fleet.running.items()}
             programs["sender"] = psutil.Process()
             before = {name: sum(program.cpu_times()[:2]) for name, program in programs.items()}
+            machine = psutil.cpu_times()
             started = time.perf_counter()
             # Numbers alone are kept: answers by the ten thousand would cost the sender more and more.
             times_ms = [a.prediction.latency_ms.student for a in client.classify((image for _ in range(frames)), 64)]
             answered = len(times_ms)
             ours = answered / (time.perf_counter() - started)
             spent = {name: sum(program.cpu_times()[:2]) - before[name] for name, program in programs.items()}
+            idle, elsewhere = _not_ours(machine, psutil.cpu_times(), sum(spent.values()))
             client.close()
         bare = (bare + _bare_frames_per_s(deployment, students)) / 2
         if arguments.deployment:
@@ -194,10 +196,19 @@ def _throughput(arguments: argparse.Namespace, network: str) -> Row:
           f"{100 * ours / bare:.0f} % (goal 70 %)")  # fmt: skip
     shares = ", ".join(f"{name} {1e6 * seconds / answered:.0f}" for name, seconds in sorted(spent.items()))
     print(f"CPU of a frame, us: {shares}; a student alone {1e6 / bare:.0f}, "
-          f"in the fleet {1e3 * np.median(times_ms):.0f}\n", flush=True)  # fmt: skip
+          f"in the fleet {1e3 * np.median(times_ms):.0f}; {idle:.0%} of the machine idle, {elsewhere:.0%} taken by the "
+          "kernel and by others\n", flush=True)  # fmt: skip
     cpu_us = {name: 1e6 * seconds / answered for name, seconds in spent.items()}
     return {"network": network, "students": students, "bare_per_s": bare, "fleet_per_s": ours, "cpu_us": cpu_us,
-            "student_us": 1e3 * float(np.median(times_ms))}  # fmt: skip
+            "student_us": 1e3 * float(np.median(times_ms)), "idle": idle, "elsewhere": elsewhere}  # fmt: skip
+
+
+def _not_ours(before: Any, after: Any, ours_s: float) -> tuple[float, float]:
+    """Parts of the machine's time that were idle, and that neither were nor went to our programs."""
+    spent = {name: getattr(after, name) - getattr(before, name) for name in before._fields if "guest" not in name}
+    whole_s = sum(spent.values())
+    idle_s = spent["idle"] + spent.get("iowait", 0.0)
+    return idle_s / whole_s, max(0.0, whole_s - idle_s - ours_s) / whole_s
 
 
 def _bare_frames_per_s(deployment: DeploymentDirectory, students: int, seconds: float = 4.0) -> float:
