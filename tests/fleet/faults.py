@@ -36,6 +36,11 @@ SHARED: dict[str, Callable[[Chaos], None]] = {
     "a third repeated, a third reordered": message_faults.harmed_messages(repeat=0.33, reorder=0.33),
     "a third truncated, a third random": message_faults.harmed_messages(truncate=0.33, scramble=0.33),
     "slow student: a fifth of its CPU": program_faults.slow_student,
+    "packs of 8: agent killed, started again": message_faults.in_packs(program_faults.kill_agent),
+    "packs of 8: broker restarted": message_faults.in_packs(program_faults.restart_broker),
+    "packs of 8: a fifth of one agent's messages lost, a third truncated": message_faults.in_packs(
+        message_faults.harmed_messages(lose=0.2, truncate=0.33)
+    ),
     "oversize payloads": message_faults.oversize_payloads,
     "hostile retained leftovers": message_faults.hostile_leftovers,
     "clock jumps: -20, +30, -30 years": machine_faults.clock_jumps,

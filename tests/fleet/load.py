@@ -14,6 +14,7 @@ from edge_agent.protocol.frame_message import FrameMessage, encode_frame
 from edge_agent.protocol.json_message import decode_json
 from edge_agent.protocol.link import Message, Outgoing
 from edge_agent.protocol.mqtt_link import MqttLink
+from edge_agent.protocol.pack import decode_pack, packed
 from edge_agent.protocol.prediction_message import PredictionMessage, decode_prediction
 from edge_agent.protocol.topics import SiteTopics
 
@@ -53,6 +54,8 @@ class Load:
         self._interval_s = 1 / frames_per_s
         self._next_id = time.time_ns() // 1000
         self._due = time.monotonic()
+        self.together = 1  # frames of a message; those that wait for it to be full are due with its last one
+        self._waiting: list[tuple[int, bytes]] = []
         self._image = np.random.default_rng(4).integers(0, 256, shape).astype(np.uint8)
 
     def run(self, seconds: float, sending: bool = True) -> None:
@@ -67,11 +70,16 @@ class Load:
                     self._take(event)
 
     def send(self, now: float) -> None:
-        """One frame; not counted if the link drops it."""
+        """One frame, or the pack that it makes full; not counted if the link drops it."""
         self._next_id += 1
         frame = FrameMessage(self._next_id, time.time_ns() // 1000, self._image)
-        if self.link.publish(Outgoing(self.topics.frame(self.source), encode_frame(frame))):
-            self.frames[self._next_id] = Sent(now)
+        self._waiting.append((self._next_id, encode_frame(frame)))
+        if len(self._waiting) < self.together:
+            return
+        waiting, self._waiting = self._waiting, []
+        for payload in packed(payload for _, payload in waiting):
+            if self.link.publish(Outgoing(self.topics.frame(self.source), payload)):
+                self.frames.update((frame_id, Sent(now)) for frame_id, _ in waiting)
 
     def wait_until_complete(self, patience_s: float, in_a_row: int = 5) -> float | None:
         """Seconds until that many frames sent one after the other were all answered completely; None: never."""
@@ -132,11 +140,12 @@ class Load:
             with suppress(ProtocolError):  # the suite itself sends garbage there
                 self._reported(decode_json(CoordinatorTelemetry, message.payload))
             return
-        prediction = decode_prediction(message.payload)
-        self.answered.add(prediction.frame_id)
-        sent = self.frames.get(prediction.frame_id)
-        if sent is not None:
-            sent.answers.append((time.monotonic(), prediction))
+        for payload in decode_pack(message.payload):
+            prediction = decode_prediction(payload)
+            self.answered.add(prediction.frame_id)
+            sent = self.frames.get(prediction.frame_id)
+            if sent is not None:
+                sent.answers.append((time.monotonic(), prediction))
 
     def _reported(self, telemetry: CoordinatorTelemetry) -> None:
         if "frames_opened" in telemetry.counts:

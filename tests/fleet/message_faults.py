@@ -10,6 +10,7 @@ from mangling_proxy import Harm
 from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.link import Outgoing
 from edge_agent.protocol.mqtt_link import MqttLink
+from edge_agent.protocol.pack import encode_pack
 
 
 def cut_link(chaos: Chaos) -> None:
@@ -40,12 +41,23 @@ def harmed_messages(**parts: float) -> Callable[[Chaos], None]:
     return act
 
 
+def in_packs(fault: Callable[[Chaos], None], frames: int = 8) -> Callable[[Chaos], None]:
+    """The fault while the source sends packs of so many frames."""
+
+    def act(chaos: Chaos) -> None:
+        chaos.load.together = frames
+        fault(chaos)
+        chaos.load.together = 1
+
+    return act
+
+
 def random_messages(chaos: Chaos) -> None:
     link = _hostile_link(chaos)
     names = flood.topics(chaos.load.topics.root, chaos.deployment.id)
     rss = _rss(chaos)
     samples = [b'{"v":1,"state":"online","session":1}', chaos.deployment.manifest.to_bytes()[:400],
-               bytes(range(1, 120)), b"\x01\x01" + bytes(118)]  # fmt: skip
+               bytes(range(1, 120)), b"\x01\x01" + bytes(118), encode_pack([b"\x01\x01" + bytes(40)] * 3)]  # fmt: skip
     sent = flood.flood(link, names, chaos.messages, samples, lambda: chaos.load.run(0.15))
     link.close()
     chaos.note = f"{sent} messages on {len(names)} topics; {_growth(chaos, rss)}"
