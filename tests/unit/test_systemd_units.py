@@ -142,6 +142,17 @@ def test_the_image_enables_only_units_that_exist() -> None:
             assert (name if name.endswith(".timer") else f"{name}.service") in ours
 
 
+def test_no_start_waits_for_a_second_network_or_long_for_a_first() -> None:
+    """Seen on an emulated card with an unused network: 121 s, at every start, before agent and coordinator."""
+    lines = (OVERLAY_UNITS / "systemd-networkd-wait-online.service.d/nonn-edge.conf").read_text().splitlines()
+    assert lines[-2] == "ExecStart="  # Debian's is replaced, not added to
+    program, *flags = lines[-1].removeprefix("ExecStart=").split()
+    assert program == "/lib/systemd/systemd-networkd-wait-online"
+    assert "--any" in flags
+    [timeout] = [int(flag.removeprefix("--timeout=")) for flag in flags if flag.startswith("--timeout=")]
+    assert 0 < timeout <= 30  # 0 would be for ever
+
+
 def test_sysusers_and_tmpfiles_are_accepted(tmp_path: Path) -> None:
     if shutil.which("systemd-sysusers") is None or shutil.which("systemd-tmpfiles") is None:
         pytest.skip("needs systemd-sysusers and systemd-tmpfiles (package systemd)")
