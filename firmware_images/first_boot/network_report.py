@@ -64,7 +64,10 @@ def network_problem(settings: CardSettings, interfaces: Path = INTERFACES) -> st
     if has_address():
         return broker_problem(settings.broker)
     others = [path for path in interfaces.iterdir() if path.name != "lo"]
-    if settings.wifi is None and not any(map(is_connected, others)):
+    connected = any(map(is_connected, others))
+    if connected and not broker_problem(settings.broker):
+        return ""  # a cable from card to card, without a router: each gives itself an address
+    if settings.wifi is None and not connected:
         return "no network: there is no cable; plug one in, or write [wifi] into nonn-edge.toml"
     if settings.wifi is not None and not (interfaces / WIFI).exists():
         return "no network: this device has no Wi-Fi; use a cable"

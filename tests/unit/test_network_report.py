@@ -49,6 +49,16 @@ def test_a_missing_cable_and_a_silent_router_are_told_apart(settings: CardSettin
     assert "is the router (DHCP) on?" in network_problem(settings, interfaces)
 
 
+def test_a_cable_from_card_to_card_needs_no_router(settings: CardSettings, interfaces: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = replace(settings, broker=replace(settings.broker, port=server.getsockname()[1]))
+        # A hub's broker is on the device itself: without a cable, it being there says nothing of the network.
+        assert network_problem(here, interfaces).startswith("no network: there is no cable")
+        plug(interfaces, "eth0", "1")
+        assert network_problem(here, interfaces) == ""
+    assert "is the router (DHCP) on?" in network_problem(here, interfaces)
+
+
 def test_wifi_that_is_missing_locked_or_silent_is_told_apart(settings: CardSettings, interfaces: Path) -> None:
     wireless = replace(settings, wifi=Wifi("K\u00fcche", "(applied)", "DE"))
     assert "this device has no Wi-Fi" in network_problem(wireless, interfaces)
