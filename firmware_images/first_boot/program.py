@@ -16,7 +16,7 @@ from firmware_images.first_boot.card_deployment import (
     DeploymentProblemError,
     install_card_deployment,
 )
-from firmware_images.first_boot.clock import earliest_time
+from firmware_images.first_boot.clock import earliest_time, note_start
 from firmware_images.first_boot.device_files import AUTHORIZED_KEYS
 from firmware_images.first_boot.growth import GrowthError, grow_data
 from firmware_images.first_boot.provision import DeviceFolders, apply_card, utc, write_problems
@@ -36,6 +36,7 @@ def main() -> int:
     try:
         raise_clock()  # whatever else fails: without it no certificate is valid
         _prepare(folders, problems)
+        note_start(ROOT)
     except (OSError, subprocess.CalledProcessError) as error:
         problems.append(plain_failure(error))
     for problem in problems:

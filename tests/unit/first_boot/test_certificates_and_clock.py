@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from coordinator.provisioning.authority import Authority
 from firmware_images.first_boot import device_files
 from firmware_images.first_boot.certificate_dates import validity
-from firmware_images.first_boot.clock import SAVED_CLOCK, earliest_time
+from firmware_images.first_boot.clock import SAVED_CLOCK, STARTED, earliest_time, note_start
 from firmware_images.first_boot.provision import DeviceFolders, Outcome, apply_card, known_places
 
 from .cards import NOW, apply, tls_card, writable
@@ -68,6 +68,16 @@ def test_a_start_is_never_younger_than_anything_before_the_power_cut(folders: De
     saved.touch()
     os.utime(saved, (NOW.timestamp(), NOW.timestamp()))
     assert earliest_time(folders.root) > NOW + timedelta(seconds=60)
+
+
+def test_a_power_cut_in_the_first_minute_does_not_turn_the_clock_back(folders: DeviceFolders) -> None:
+    """Before the time was saved for the first time: the second of two quick starts had the older session."""
+    for _ in range(2):
+        note_start(folders.root)
+        noted = datetime.fromtimestamp((folders.root / STARTED).stat().st_mtime, UTC)
+        assert abs(datetime.now(UTC) - noted) < timedelta(seconds=60)
+        assert earliest_time(folders.root) == noted + timedelta(seconds=120)
+        os.utime(folders.root / STARTED, (NOW.timestamp(), NOW.timestamp()))  # an older start's: noted anew
 
 
 def test_zones_cannot_leave_their_folder(folders: DeviceFolders) -> None:
