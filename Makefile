@@ -45,6 +45,7 @@ boot-test: $(VENV)/.dev ## boot dist/nonn-edge.img in QEMU (docs/images.md)
 	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --deployment $(EXAMPLE) --camera --inspect --power-cut
 	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --deployment $(EXAMPLE) --role both --power-cut --work boot-test/hub
 	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine virt --deployment $(EXAMPLE) --role coordinator --inspect --power-cut --work boot-test/coordinator
+	for network in router ipv6 cable; do $(BIN)/nonn-image boot-test dist/nonn-edge.img --deployment $(EXAMPLE) --pair $$network || exit 1; done
 	for trouble in no-network small-card full-card; do $(BIN)/nonn-image boot-test dist/nonn-edge.img --trouble $$trouble || exit 1; done
 	$(BIN)/nonn-image boot-test dist/nonn-edge.img --machine raspi3b --deployment $(EXAMPLE) --camera --power-cut
 

@@ -25,11 +25,13 @@ def compare_answers(
     count: int,
     report: Report,
     when: str,
-) -> None:
-    """Send frames; every student's features must be within one int8 step of this machine's."""
+) -> list[int]:
+    """Send frames; every student's features must be within one int8 step of this machine's. Return the frames' ids."""
+    frame_ids: list[int] = []
     differences: list[float] = []
     for frame_id, image in enumerate(boot_images(deployment, count), start=time.time_ns() // 1000):
         observer.send_frame(frame_id, image)
+        frame_ids.append(frame_id)
         answers = observer.wait_for_features(frame_id, len(slots), time.monotonic() + ANSWER_S)
         for slot in slots:
             answer = answers.get(slot.student.index)
@@ -49,6 +51,7 @@ def compare_answers(
             f"{when}: {len(differences)} answers of {', '.join(slot.artifact.file for slot in slots)}, "
             f"off by at most {max(differences):g}"
         )
+    return frame_ids
 
 
 def check_merged(observer: SiteObserver, report: Report, when: str) -> None:

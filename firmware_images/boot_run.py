@@ -13,10 +13,8 @@ from firmware_images.boot_answers import boot_images, check_merged, compare_answ
 from firmware_images.boot_coordinator import BootSite
 from firmware_images.boot_inspection import LOOK, DeviceShell
 from firmware_images.boot_site import SiteObserver
-from firmware_images.qemu_machine import Kernel, RunningMachine, qemu_command
+from firmware_images.qemu_machine import Kernel, Plug, RunningMachine, qemu_command
 
-# vivid is the kernel's virtual camera: the device reads it through the same calls as a USB camera.
-CAMERA_MODULE = "modules_load=vivid"
 FRAME_PERIOD_S = 2.0  # while an update goes on: a switch waits for the frames of a source
 
 
@@ -71,7 +69,9 @@ class BootRun:
     observer: SiteObserver
     slots: list[StudentSlot]  # the same students on this machine
     shell: DeviceShell | None
-    ports: dict[int, int]  # of this machine -> of the device
+    ports: dict[int, int] | None  # of this machine -> of the device; None: no router of its own
+    plug: Plug | None = None  # a cable to other devices
+    modules: str = ""  # words for the kernel: what else it finds on this board
     session: int = 0
 
     @contextmanager
@@ -80,7 +80,7 @@ class BootRun:
         options = self.options
         command = qemu_command(
             options.machine, self.kernel, self.card, self.work / f"serial-{start}.log", options.niceness,
-            CAMERA_MODULE if options.camera else "", self.ports,
+            self.modules, self.ports, self.plug,
         )  # fmt: skip
         self.session = max(self.session, self.observer.session)  # the program may have started again meanwhile
         with RunningMachine(command, self.work / f"qemu-{start}.log") as machine:

@@ -2,10 +2,12 @@
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,26 +54,33 @@ class SiteObserver:
 
     def __init__(self, login: BrokerSettings, device: str, births_of: Literal["device", "coordinator"]) -> None:
         self._topics = SiteTopics(SITE)
-        self._device = device
-        self._births_of = births_of
-        self._info: NodeInfo | None = None
-        self._coordinator: CoordinatorInfo | None = None
+        self.device = device
+        self.births_of = births_of
+        # What was seen of the whole site; `beside` shares it.
+        self._nodes: dict[str, NodeInfo] = {}  # by device
+        self._coordinators: dict[str, CoordinatorInfo] = {}
         self._states: dict[str, NodeState] = {}  # by topic
-        self._features: dict[tuple[int, int], FeatureMessage] = {}
-        self.update: NodeUpdate | None = None  # the device's last word on its update
+        self._updates: dict[str, NodeUpdate] = {}  # by device
+        self._features: dict[tuple[str, int, int], FeatureMessage] = {}  # by device, frame, student
+        self._own_images: Counter[str] = Counter()
         self.predictions: dict[int, PredictionMessage] = {}  # the coordinator's answers by frame
-        self.camera_answers = 0  # features of images that the device's own camera took
         subscriptions = [
-            (self._topics.node(device, "info"), 1),
+            (self._topics.node("+", "info"), 1),
             (self._topics.node("+", "state"), 1),
             (self._topics.coordinator(COORDINATOR, "info"), 1),
             (self._topics.coordinator(COORDINATOR, "state"), 1),
-            (self._topics.node(device, "update"), 1),
+            (self._topics.node("+", "update"), 1),
             (self._topics.features_of(SOURCE), 0),
             (self._topics.features_of(device), 0),
             (self._topics.prediction(SOURCE), 1),
         ]
         self._link = MqttLink(login, f"boot-test-observer-{device}", subscriptions)
+
+    def beside(self, device: str) -> Self:
+        """Return a view of another device, over the same connection; its own camera is not watched."""
+        other = copy(self)
+        other.device, other.births_of = device, "device"
+        return other
 
     @property
     def session(self) -> int:
@@ -82,7 +91,29 @@ class SiteObserver:
     @property
     def deployment(self) -> str:
         """What the device answers with."""
-        return self._info.deployment if self._info else ""
+        info = self._nodes.get(self.device)
+        return info.deployment if info else ""
+
+    @property
+    def students(self) -> set[int]:
+        """Which students the device runs."""
+        info = self._nodes.get(self.device)
+        return {one.student for one in info.students} if info else set()
+
+    @property
+    def update(self) -> NodeUpdate | None:
+        """The device's last word on its update."""
+        return self._updates.get(self.device)
+
+    @property
+    def camera_answers(self) -> int:
+        """Features of images that the device's own camera took."""
+        return self._own_images[self.device]
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the device runs an agent, as far as the broker knows."""
+        return self.device in self.devices_online
 
     @property
     def devices_online(self) -> set[str]:
@@ -118,9 +149,10 @@ class SiteObserver:
 
     def wait_for_features(self, frame_id: int, students: int, deadline_s: float) -> dict[int, FeatureMessage]:
         """Return the features of a frame by student: all of `students`, or what came until the deadline."""
+        wanted = (self.device, frame_id)
 
         def found() -> dict[int, FeatureMessage]:
-            return {student: message for (frame, student), message in self._features.items() if frame == frame_id}
+            return {key[2]: message for key, message in self._features.items() if key[:2] == wanted}
 
         self.wait_until(lambda: len(found()) >= students, deadline_s)
         return found()
@@ -131,12 +163,12 @@ class SiteObserver:
 
     @property
     def _born_info(self) -> NodeInfo | CoordinatorInfo | None:
-        return self._info if self._births_of == "device" else self._coordinator
+        return self._nodes.get(self.device) if self.births_of == "device" else self._coordinators.get(COORDINATOR)
 
     @property
     def _born_topic(self) -> str:
-        if self._births_of == "device":
-            return self._topics.node(self._device, "state")
+        if self.births_of == "device":
+            return self._topics.node(self.device, "state")
         return self._topics.coordinator(COORDINATOR, "state")
 
     def _poll(self) -> None:
@@ -145,32 +177,33 @@ class SiteObserver:
                 self._take(event)
 
     def _take(self, message: Message) -> None:
-        if message.topic == self._topics.node(self._device, "info"):
-            self._info = decode_status(NodeInfo, message.payload)
-        elif message.topic == self._topics.coordinator(COORDINATOR, "info"):
-            self._coordinator = decode_status(CoordinatorInfo, message.payload)
+        if message.topic == self._topics.coordinator(COORDINATOR, "info"):
+            self._coordinators[COORDINATOR] = decode_status(CoordinatorInfo, message.payload)
         elif message.topic.endswith("/state"):
             self._states[message.topic] = decode_status(NodeState, message.payload)
-        elif message.topic == self._topics.node(self._device, "update"):
-            self.update = decode_update(NodeUpdate, message.payload)
         elif message.topic == self._topics.prediction(SOURCE):
             prediction = decode_prediction(message.payload)
             self.predictions[prediction.frame_id] = prediction
+        elif message.topic.endswith("/info"):
+            self._nodes[self._node_of(message)] = decode_status(NodeInfo, message.payload)
+        elif message.topic.endswith("/update"):
+            self._updates[self._node_of(message)] = decode_update(NodeUpdate, message.payload)
         else:
             self._take_features(message)
 
+    def _node_of(self, message: Message) -> str:
+        return self._topics.parse_leaf(message.topic, "node")[0]
+
     def _take_features(self, message: Message) -> None:
         topic = self._topics.parse_feature(message.topic)
-        if topic.device != self._device:
-            return
         try:
             features = decode_features(message.payload)
         except ProtocolError:
             return  # ranges of another deployment; nothing that this test compares
-        if topic.source == self._device:
-            self.camera_answers += 1
+        if topic.source == topic.device:
+            self._own_images[topic.device] += 1
         else:
-            self._features[features.frame_id, topic.student] = features
+            self._features[topic.device, features.frame_id, topic.student] = features
 
 
 def write_card(image: Path, card: Path, settings: str, size_bytes: int = 0, deployment: Path | None = None) -> None:

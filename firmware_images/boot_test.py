@@ -21,6 +21,8 @@ from firmware_images.qemu_machine import take_kernel
 # QEMU's SD card wants a power of two; larger than the image, so that something is left to grow into.
 CARD_BYTES = 2 * 1024**3
 SSH_PORT = 22
+# vivid is the kernel's virtual camera: the device reads it through the same calls as a USB camera.
+CAMERA_MODULE = "modules_load=vivid"
 
 
 def boot_test(options: BootTestOptions) -> int:
@@ -58,7 +60,10 @@ def boot_test(options: BootTestOptions) -> int:
         stack.callback(observer.close)
         kernel = take_kernel(card, work)
         slots = [open_student(deployment, s.index, "auto", "auto", 1) for s in deployment.manifest.students]
-        run = BootRun(options, report, work, card, kernel, deployment, site, observer, slots, shell, ports)
+        modules = CAMERA_MODULE if options.camera else ""
+        run = BootRun(
+            options, report, work, card, kernel, deployment, site, observer, slots, shell, ports, modules=modules
+        )
         (run_hub if is_hub else run_agent)(run)
     inspect_card(card, tomllib.loads(text)["broker"]["key"], report, work)
     (work / "report.json").write_text(json.dumps(vars(report), indent=1) + "\n")

@@ -16,6 +16,7 @@ EPILOG = """examples:
   nonn-image deb --suite bookworm --output dist
   nonn-image check dist/nonn-edge.img.zst
   nonn-image boot-test dist/nonn-edge.img --machine virt --deployment docs/examples/cifar10-2x-wrn-16-1
+  nonn-image boot-test dist/nonn-edge.img --deployment docs/examples/cifar10-2x-wrn-16-1 --pair router
   nonn-image imager-manifest dist --url https://downloads.example.org/nonn-edge
   nonn-image flash dist/nonn-edge.img.zst /dev/sdX --settings pi-kitchen.toml
 
@@ -96,6 +97,12 @@ def _add_boot_test(add_parser: AddParser) -> None:
         choices=("agent", "coordinator", "both"),
         default="agent",
         help="coordinator: the broker, too, for an agent of this machine; both: all on the card [agent]",
+    )
+    boot.add_argument(
+        "--pair",
+        metavar="NETWORK",
+        choices=("router", "ipv6", "cable"),
+        help="two cards, hub and agent: at a home router, at one with IPv6 only, or on one cable (router, ipv6, cable)",
     )
     boot.add_argument("--work", type=Path, default=Path("boot-test"), help="folder for logs and the card [boot-test]")
     boot.add_argument("--timeout", type=float, default=900, help="seconds until it counts as failed [900]")
@@ -193,6 +200,10 @@ def _boot_test(arguments: argparse.Namespace) -> int:
         tvm_deployment=arguments.tvm_deployment,
         role=arguments.role,
     )
+    if arguments.pair is not None:
+        from firmware_images.boot_pair import pair_test
+
+        return pair_test(options, arguments.pair)
     return boot_test(options)
 
 

@@ -18,6 +18,14 @@ RASPI3B_BLACKLIST = "cdc_subset,vc4,snd_bcm2835,bcm2835_v4l2,hci_uart,brcmfmac,r
 
 
 @dataclass(frozen=True)
+class Plug:
+    """Where a cable of the card goes: a switch's port on this machine, and the network card's own address."""
+
+    port: int
+    mac: str
+
+
+@dataclass(frozen=True)
 class Kernel:
     """What QEMU loads in place of the Pi's closed boot chain."""
 
@@ -52,10 +60,11 @@ def qemu_command(
     niceness: int,
     extra: str,
     ports: Mapping[int, int] | None,  # of this machine -> of the device
+    plug: Plug | None = None,
 ) -> list[str]:
     """Return QEMU's command line; it starts with the clock in 1970, as a Pi does.
 
-    `ports`: how we reach it; None: it has no network at all.
+    `ports`: how we reach it through a router of its own; None: it has none. `plug`: a cable to other devices.
     """
     words = kernel.command_line.split()
     # QEMU resets at the first write to the Pi's watchdog; on hardware it stays on.
@@ -64,23 +73,28 @@ def qemu_command(
         # The serial console is the second port: Bluetooth has the first.
         specific = ["-M", "raspi3b", "-dtb", str(kernel.device_tree), "-drive", f"if=sd,format=raw,file={card}"]
         specific += ["-serial", "null"]
-        network_card = ["-usb", "-device", "usb-net,netdev=n0"]
+        network_card = "usb-net"
+        specific.append("-usb")
         added.append(f"modprobe.blacklist={RASPI3B_BLACKLIST}")
     else:
         words = [word for word in words if not word.startswith("console=")] + ["console=ttyAMA0"]
         specific = ["-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "1024"]
         specific += ["-drive", f"if=none,id=d0,format=raw,file={card}", "-device", "virtio-blk-device,drive=d0"]
         specific += ["-device", "virtio-rng-device"]
-        network_card = ["-device", "virtio-net-device,netdev=n0"]
+        network_card = "virtio-net-device"
         specific += ["-rtc", "base=1970-01-01T00:00:00,clock=vm"]
-    network = ["-nic", "none"]
+    network: list[str] = []
     if ports is not None:
         forwards = [f"hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in ports.items()]
-        network = ["-netdev", ",".join(["user,id=n0", *forwards]), *network_card]
+        network += ["-netdev", ",".join(["user,id=n0", *forwards]), "-device", f"{network_card},netdev=n0"]
+    if plug is not None:
+        network += ["-netdev", f"socket,id=n1,connect=127.0.0.1:{plug.port}"]
+        network += ["-device", f"{network_card},netdev=n1,mac={plug.mac}"]
     return [
         "nice", "-n", str(niceness), "qemu-system-aarch64", *specific,
         "-kernel", str(kernel.kernel), "-initrd", str(kernel.initramfs), "-append", " ".join([*words, *added]),
-        *network, "-serial", f"file:{serial_log}", "-display", "none", "-monitor", "none", "-no-reboot",
+        *(network or ["-nic", "none"]), "-serial", f"file:{serial_log}",
+        "-display", "none", "-monitor", "none", "-no-reboot",
     ]  # fmt: skip
 
 
