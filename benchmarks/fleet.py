@@ -195,7 +195,8 @@ def _throughput(arguments: argparse.Namespace, network: str) -> Row:
     print(f"throughput, {students} agents ({network}): bare loops {bare:.0f} frames/s, fleet {ours:.0f} frames/s, "
           f"{100 * ours / bare:.0f} % (goal 70 %)")  # fmt: skip
     shares = ", ".join(f"{name} {1e6 * seconds / answered:.0f}" for name, seconds in sorted(spent.items()))
-    print(f"CPU of a frame, us: {shares}; a student alone {1e6 / bare:.0f}, "
+    students_part = students * 1e6 / bare / (1e6 * sum(spent.values()) / answered)
+    print(f"CPU of a frame, us: {shares}: {students_part:.0%} of it students; a student alone {1e6 / bare:.0f}, "
           f"in the fleet {1e3 * np.median(times_ms):.0f}; {idle:.0%} of the machine idle, {elsewhere:.0%} taken by the "
           "kernel and by others\n", flush=True)  # fmt: skip
     cpu_us = {name: 1e6 * seconds / answered for name, seconds in spent.items()}
