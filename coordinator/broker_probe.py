@@ -37,9 +37,10 @@ def probe_broker(settings: BrokerSettings, topic: str, client_id: str, timeout_s
     facts.tcp_error = _tcp_error(settings.host, settings.port, timeout_s)
     if facts.tcp_error is None:
         # Nagle holds back the second of two small packets until the first is acknowledged, which a receiver that has
-        # nothing to send does 40 ms later. So the receiver must be a connection of its own that stays silent.
+        # nothing to send does 40 ms later. So the receiver must be a connection of its own that stays silent, and
+        # that does not acknowledge at once as our programs do.
         sender = MqttLink(settings, client_id, [(VERSION_TOPIC, 0)])
-        receiver = MqttLink(settings, f"{client_id}-silent", [(topic, 0)])
+        receiver = MqttLink(settings, f"{client_id}-silent", [(topic, 0)], quick_ack=False)
         try:
             if _login(sender, facts, timeout_s) and _login(receiver, facts, timeout_s):
                 single_ms = _times_ms(sender, receiver, topic, 1, facts)

@@ -37,10 +37,15 @@ class MqttLink(HealingLink):
         subscriptions: Sequence[tuple[str, int]],
         will: Outgoing | None = None,
         coalesce: bool = False,
+        quick_ack: bool = True,
     ) -> None:
-        """`coalesce`: what is published between two polls leaves together, at the second one."""
+        """`coalesce`: what is published between two polls leaves together, at the second one.
+
+        `quick_ack`: see BrokerSocket; the doctor does without, to feel what others feel.
+        """
         super().__init__(settings, client_id, subscriptions, will)
         self._coalesce = coalesce
+        self._quick_ack = quick_ack
         self._socket: BrokerSocket | None = None
         self._reader = PacketReader(self._is_5)
         self._packet_id = 0
@@ -224,7 +229,7 @@ class MqttLink(HealingLink):
             return
         settings = self.settings
         try:
-            self._socket = BrokerSocket(settings, self._tls)
+            self._socket = BrokerSocket(settings, self._tls, self._quick_ack)
         except (OSError, ValueError) as error:
             why = tls_trouble(error) if isinstance(error, OSError) and is_tls_error(error) else str(error)
             self._report_no_connection(why, is_tls_error(error))

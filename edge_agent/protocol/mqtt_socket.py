@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 3.0
 LEAVE_TIMEOUT_S = 0.3
+# Linux forgets it with the next bytes that we send, so it is said again after every read.
+QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 RECEIVE_BYTES = 65_536  # read at once: twenty frames or hundreds of features
 
 
 class BrokerSocket:
     """Bytes out that wait for a full socket, bytes in, and the wait for either. OSError: the connection is over."""
 
-    def __init__(self, settings: BrokerSettings, tls: "ssl.SSLContext | None") -> None:
+    def __init__(self, settings: BrokerSettings, tls: "ssl.SSLContext | None", quick_ack: bool = True) -> None:
+        """`quick_ack`: acknowledge what has come at once, for which a broker without TCP_NODELAY waits."""
+        self._quick_ack = QUICK_ACK if quick_ack else None
         self.unsent = bytearray()
         self.sent_at = time.monotonic()
         self.has_more = False  # `receive` gave all that it may at a time
@@ -70,6 +74,8 @@ class BrokerSocket:
             return None
         if chunk and self._tls_socket is not None:
             chunk += self._further_records(RECEIVE_BYTES - len(chunk))
+        if self._quick_ack is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, self._quick_ack, 1)
         self.has_more = len(chunk) >= RECEIVE_BYTES
         return chunk
 

@@ -22,7 +22,7 @@ from edge_agent.protocol.broker import BrokerSettings
 from edge_agent.protocol.healing_link import LOGIN_TIMEOUT_S, LONGEST_WAIT_S, HealingLink
 from edge_agent.protocol.link import Connected, Message, Outgoing
 from edge_agent.protocol.mqtt_packets import MAX_PACKET_BYTES
-from edge_agent.protocol.mqtt_socket import CONNECT_TIMEOUT_S
+from edge_agent.protocol.mqtt_socket import CONNECT_TIMEOUT_S, QUICK_ACK
 from edge_agent.protocol.tls_troubles import tls_trouble
 
 # A poll returns after this many messages, so that deadlines are looked at even in a flood.
@@ -118,7 +118,12 @@ class PahoLink(HealingLink):
     def _read(self, connection: Any) -> None:
         while len(self._events) < MAX_EVENTS_PER_POLL:
             self._client.loop_read()
-            if self._client.socket() is not connection or not _readable(connection):
+            present: Any = self._client.socket()
+            if present is not connection:
+                return
+            if QUICK_ACK is not None:
+                present.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
+            if not _readable(connection):
                 return
 
     def _connect_when_due(self, timeout_s: float) -> None:

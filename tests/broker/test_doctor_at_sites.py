@@ -57,8 +57,8 @@ def test_the_40_ms_of_a_broker_without_nodelay_are_recognised(stage):
     slow = stage.broker("set_tcp_nodelay false\nallow_anonymous true\n")
     fleet(stage, slow.port)
     code, findings = examine(stage, slow.port)
-    assert code == 1, findings
-    [finding] = found(findings, "FAIL", "nodelay")
+    assert code == 0, findings
+    [finding] = found(findings, "WARN", "nodelay")
     assert "set_tcp_nodelay true" in finding["next_step"]
 
 
