@@ -1,6 +1,5 @@
 """Images from files, folders and zips of CLASS/*.png, decoded one at a time."""
 
-import io
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,9 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edge_agent.console.exit_codes import UserError
-from edge_agent.console.picture import MAX_PIXELS, fit_picture
+from edge_agent.console.picture import FORMAT_NAMES, MAX_PIXELS, fit_picture, is_picture_name, open_picture, upright
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"})
 MAX_IMAGE_BYTES = 50_000_000
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns before it refuses; ours, below, refuses at once
 
@@ -32,10 +30,12 @@ class LabelledImages:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not path.exists():
+            raise UserError(f"{path}: No such file or directory; expected a folder or zip of test/CLASS/*.png")
         self._zip = _opened_zip(path)
         if self._zip is None and not path.is_dir():
-            raise UserError(f"{path}: expected a folder or zip of test/CLASS/*.png")
-        names = [PurePosixPath(name) for name in self._names() if PurePosixPath(name).suffix.lower() in SUFFIXES]
+            raise UserError(f"{path}: neither a folder nor a zip; expected test/CLASS/*.png in one of them")
+        names = [name for name in map(PurePosixPath, self._names()) if is_picture_name(name)]
         split = [name for name in names if len(name.parts) >= 3 and name.parts[-3] == "test"]
         chosen = split or [name for name in names if len(name.parts) >= 2 and "train" not in name.parts[:-2]]
         self.images = [LabelledImage(str(name), name.parts[-2]) for name in sorted(chosen, key=lambda n: n.parts[-2:])]
@@ -78,7 +78,9 @@ def _opened_zip(path: Path) -> zipfile.ZipFile | None:
 
 def _check_size(opened: Image.Image, name: str) -> None:
     if opened.width * opened.height > MAX_PIXELS:
-        raise UserError(f"{name}: {opened.width} x {opened.height}; expected at most {MAX_PIXELS} pixels")
+        raise UserError(
+            f"{name}: {opened.width} x {opened.height}; expected at most {MAX_PIXELS // 10**6} million pixels"
+        )
 
 
 def decode_image(content: bytes, shape: tuple[int, int, int], name: str) -> NDArray[np.uint8]:
@@ -87,13 +89,13 @@ def decode_image(content: bytes, shape: tuple[int, int, int], name: str) -> NDAr
     if len(content) > MAX_IMAGE_BYTES:
         raise UserError(f"{name}: {len(content)} bytes; expected an image of at most {MAX_IMAGE_BYTES}")
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with open_picture(content) as opened:
             _check_size(opened, name)
-            picture = opened.convert("RGB" if channels == 3 else "L")
+            picture = upright(opened).convert("RGB" if channels == 3 else "L")
     except UserError:
         raise
     except UnidentifiedImageError:
-        raise UserError(f"{name}: not an image that can be read; expected PNG, JPEG, BMP, WebP or PNM") from None
+        raise UserError(f"{name}: not an image that can be read; expected {FORMAT_NAMES}") from None
     except Exception as error:  # noqa: BLE001 (Pillow raises whatever broken bytes lead to)
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise UserError(f"{name}: not an image that can be read ({reason})") from None

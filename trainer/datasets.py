@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_agent.console.exit_codes import ExitCode, UserError
-from edge_agent.console.picture import fit_picture
+from edge_agent.console.picture import FORMAT_NAMES, fit_picture
 from trainer.image_archive import ImageArchive, decode_image
 
 VALIDATION_SHARE = 0.1
@@ -85,9 +85,8 @@ def _from_archive(name: str, path: Path, image_size: tuple[int, int] | None, see
         raise UserError(f"{path}: test/{unknown[0]} has no folder of that name in train/")
     unreadable: list[str] = []
     reader = _Reader(archive, classes, image_size, unreadable)
-    training, test = reader.read("train"), reader.read("test")
-    if training.images.shape[1:] != test.images.shape[1:]:
-        raise UserError(f"{path}: train images are {training.images.shape[1:]}, test images {test.images.shape[1:]}")
+    decoded = [reader.read(split) for split in ("train", "test")]
+    training, test = (_stacked(images, labels, reader.channels) for images, labels in decoded)
     order = split_order(len(training), seed)
     held_out = max(len(classes), round(len(training) * VALIDATION_SHARE))
     if len(training) <= held_out:
@@ -99,20 +98,22 @@ def _from_archive(name: str, path: Path, image_size: tuple[int, int] | None, see
 
 @dataclass
 class _Reader:
-    """Decodes one split after the other; the first image fixes size and channels of all."""
+    """Decodes one split after the other; the first image fixes the size of all, one in colour their channels."""
 
     archive: ImageArchive
     classes: tuple[str, ...]
     image_size: tuple[int, int] | None
     unreadable: list[str]
-    shape: tuple[int, int, int] | None = None
+    size: tuple[int, int] | None = None
+    channels: int = 1
 
-    def read(self, split: str) -> Split:
+    def read(self, split: str) -> tuple[list[NDArray[np.uint8]], list[int]]:
+        """Images (height, width, 1 or 3) and their labels."""
         images, labels, bad = [], [], []
         for label, class_name in enumerate(self.classes):
             names = self.archive.files(split, class_name)
             if not names:
-                raise UserError(f"{self.archive.path}: {split}/{class_name} holds no image (png, jpg, bmp, gif, webp)")
+                raise UserError(f"{self.archive.path}: {split}/{class_name} holds no image ({FORMAT_NAMES})")
             for name in names:
                 image = decode_image(self.archive.read(name), self.image_size)
                 if image is None:
@@ -121,20 +122,17 @@ class _Reader:
                 images.append(self._checked(image, name))
                 labels.append(label)
         self._check_share(split, bad, len(images) + len(bad))
-        return Split(np.stack(images), np.array(labels, np.int64))
+        return images, labels
 
     def _checked(self, image: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-        if self.shape is None:
-            self.shape = (image.shape[0], image.shape[1], image.shape[2])
-        if image.shape[:2] != self.shape[:2]:
+        height, width, channels = image.shape
+        self.size = self.size or (height, width)
+        if (height, width) != self.size:
             raise UserError(
-                f"{self.archive.path}: {name} is {image.shape[1]}x{image.shape[0]}, the others are "
-                f"{self.shape[1]}x{self.shape[0]}; give --image-size to scale all"
+                f"{self.archive.path}: {name} is {width}x{height}, the first image {self.size[1]}x{self.size[0]}; "
+                "expected --image-size H,W to scale all, such as --image-size 32,32"
             )
-        if image.shape[2] < self.shape[2]:  # a grey image among colour ones
-            return np.repeat(image, self.shape[2], axis=2)
-        if image.shape[2] > self.shape[2]:
-            raise UserError(f"{self.archive.path}: {name} is in colour, the first image is grey; convert one of them")
+        self.channels = max(self.channels, channels)
         return image
 
     def _check_share(self, split: str, bad: list[str], total: int) -> None:
@@ -144,6 +142,12 @@ class _Reader:
                 f"{self.archive.path}: {len(bad)} of {total} images in {split}/ can't be read (limit 1 %), "
                 f"among them {', '.join(bad[:3])}"
             )
+
+
+def _stacked(images: list[NDArray[np.uint8]], labels: list[int], channels: int) -> Split:
+    """Grey images among coloured ones become three equal channels."""
+    alike = [image if image.shape[2] == channels else np.repeat(image, channels, axis=2) for image in images]
+    return Split(np.stack(alike), np.array(labels, np.int64))
 
 
 def _digits(image_size: tuple[int, int] | None, seed: int) -> ImageDataset:

@@ -5,7 +5,8 @@ from pathlib import Path
 from edge_agent.frame_sources.frame_source import Image, Shape, SourceError, fit
 from edge_agent.frame_sources.pictures import decode_picture, encode_jpeg
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"})
+# Those of console/picture.py, which needs Pillow.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".pgm", ".ppm"})
 
 
 class ImageFolder:

@@ -23,12 +23,15 @@ def pillow() -> Any:
 def decode_picture(content: bytes, name: str, smallest: int) -> Image:
     """Pixels of a picture file, RGB or grey; JPEG may come scaled down to not less than `smallest` pixels a side."""
     pil_image = pillow()
+    from edge_agent.console.picture import open_picture, upright
+
     try:
-        with pil_image.open(io.BytesIO(content)) as opened:
+        with open_picture(content) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise SourceError(f"{name}: {opened.width} x {opened.height} pixels; expected at most {MAX_PIXELS}")
             opened.draft("RGB", (smallest, smallest))
-            picture = opened if opened.mode in ("L", "RGB") else opened.convert("RGB")
+            picture = upright(opened)
+            picture = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
             pixels = np.asarray(picture, np.uint8)
     except (OSError, ValueError, SyntaxError, pil_image.DecompressionBombError) as error:
         raise SourceError(f"{name}: not a picture that can be read ({str(error).splitlines()[0][:100]})") from None

@@ -14,9 +14,12 @@ from PIL import Image
 
 from coordinator.labelled_images import LabelledImages, decode_image
 from edge_agent.console.exit_codes import UserError
-from edge_agent.console.picture import MAX_PIXELS
+from edge_agent.console.picture import MAX_PIXELS, SUFFIXES
+from edge_agent.frame_sources import image_folder
+from edge_agent.frame_sources.pictures import decode_picture
+from trainer.image_archive import decode_image as decode_for_training
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM")
 
 
 def encoded(image_format: str, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> bytes:
@@ -140,6 +143,56 @@ def test_damaged_images_raise_only_user_errors(image_format: str, data: st.DataO
         content[position] = data.draw(st.integers(0, 255))
     with suppress(UserError):
         assert decode_image(bytes(content), (8, 8, 1), "x").shape == (8, 8, 1)
+
+
+def as_everywhere(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """The picture as trainer, coordinator and agent decode it, which must be the same."""
+    trained = decode_for_training(content, shape[:2])
+    assert trained is not None
+    answered = decode_image(content, shape, "x")
+    seen = decode_picture(content, "x", 1024)
+    assert np.array_equal(trained, answered)
+    assert np.array_equal(seen, decode_image(content, seen.shape, "x"))
+    return answered
+
+
+def test_sixteen_bits_are_scaled_not_cut_off() -> None:
+    deep = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    buffer = io.BytesIO()
+    Image.fromarray(deep).save(buffer, "PNG")
+    assert np.array_equal(as_everywhere(buffer.getvalue(), (16, 16, 1))[:, :, 0], deep >> 8)
+    pgm = b"P5 16 16 65535\n" + deep.astype(">u2").tobytes()
+    assert np.array_equal(as_everywhere(pgm, (16, 16, 1))[:, :, 0], deep >> 8)
+
+
+def test_a_phone_held_upright_gives_an_upright_picture() -> None:
+    pixels = np.zeros((8, 12, 3), np.uint8)
+    pixels[:, :6] = 255
+    turned = Image.fromarray(pixels)
+    notes = turned.getexif()
+    notes[0x0112] = 6  # orientation: turn by 90 degrees, clockwise
+    buffer = io.BytesIO()
+    turned.save(buffer, "PNG", exif=notes)
+    assert np.array_equal(as_everywhere(buffer.getvalue(), (12, 8, 3)), np.rot90(pixels, -1))
+
+
+def test_of_a_moving_picture_and_of_a_phones_two_the_first_counts() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    for image_format in ("GIF", "MPO"):
+        buffer = io.BytesIO()
+        frames[0].save(buffer, image_format, save_all=True, append_images=frames[1:])
+        red, _, blue = decode_image(buffer.getvalue(), (8, 8, 3), "x")[4, 4]
+        assert red > 250 > 5 > blue
+
+
+@pytest.mark.parametrize("image_format", ["TIFF", "ICO", "PCX"])
+def test_formats_that_nobody_asked_for_are_refused(image_format: str) -> None:
+    with pytest.raises(UserError, match="expected JPEG, PNG"):
+        decode_image(encoded(image_format, (16, 16)), (8, 8, 3), "x")
+
+
+def test_all_programs_take_the_same_endings() -> None:
+    assert image_folder.SUFFIXES == SUFFIXES
 
 
 def test_a_decompression_bomb_is_not_unpacked() -> None:

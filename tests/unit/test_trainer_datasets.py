@@ -126,6 +126,36 @@ def test_grey_images_stay_grey_and_mix_into_colour(tmp_path):
     assert load_dataset(str(root)).image_shape == (9, 7, 1)
 
 
+def test_one_coloured_image_makes_all_coloured(tmp_path):
+    root = write_folder(tmp_path)
+    grey = np.full((9, 7), 77, np.uint8)
+    for file in root.rglob("*.png"):
+        file.write_bytes(png(grey))
+    (root / "train/cat/011.png").write_bytes(png(coloured(1)))
+    dataset = load_dataset(str(root))
+    assert dataset.image_shape == dataset.test.images.shape[1:] == (9, 7, 3)
+    assert np.all(dataset.test.images == 77)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_folder_around_train_and_test_is_looked_into(tmp_path, zipped):
+    root = write_folder(tmp_path / "outer/set")
+    (root / "train/cat/._000.png").write_bytes(b"what macOS puts beside a picture")
+    place = root.parent
+    if zipped:
+        place = tmp_path / "set.zip"
+        with zipfile.ZipFile(place, "w") as archive:
+            archive.mkdir("__MACOSX")
+            for file in sorted(root.rglob("*.png")):
+                archive.write(file, f"set/{file.relative_to(root)}")
+                archive.writestr(f"__MACOSX/set/{file.relative_to(root).parent}/._{file.name}", b"notes")
+    expected, found = load_dataset(str(root)), load_dataset(str(place))
+    assert found.classes == expected.classes
+    assert found.unreadable == ()
+    for split in ("train", "validation", "test"):
+        assert np.array_equal(getattr(found, split).images, getattr(expected, split).images)
+
+
 def test_cifar10_needs_its_variable(monkeypatch):
     monkeypatch.delenv("NONN_CIFAR10", raising=False)
     with pytest.raises(UserError, match="NONN_CIFAR10 is not set") as trouble:
