@@ -71,10 +71,10 @@ def _parser() -> argparse.ArgumentParser:
         _add(commands, stage, module_text, _run_stages, "Needs the stages before it; see nonn-trainer --help.")
     _add(commands, "fit", "estimate whether the students fit a device, without training", _fit_only, FIT_EPILOG)
     report = commands.add_parser("report", help="write RUN/report.html", description="One self-contained HTML page.")
-    report.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
+    _add_place(report)
     report.set_defaults(job=_write_report)
     status = commands.add_parser("status", help="how far a run is", description="Stages, passes, last validation.")
-    status.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
+    _add_place(status)
     status.add_argument("--json", action="store_true", help="as JSON")
     status.set_defaults(job=_show_status)
     select = commands.add_parser(
@@ -87,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_command(commands)
     add_bundle_command(commands)
     return parser
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    """RUN, which may be called --out as everywhere else."""
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("run", type=Path, nargs="?", metavar="RUN", help="the run's directory")
+    place.add_argument("--out", type=Path, metavar="RUN", help="the same")
 
 
 def _add(commands: Any, name: str, text: str, job: Any, epilog: str) -> None:
@@ -115,13 +122,13 @@ def _add(commands: Any, name: str, text: str, job: Any, epilog: str) -> None:
 def _write_report(arguments: argparse.Namespace) -> None:
     from trainer.report.page import write_report
 
-    print(write_report(arguments.run))
+    print(write_report(arguments.run or arguments.out))
 
 
 def _show_status(arguments: argparse.Namespace) -> None:
     from trainer.run_status import print_status
 
-    print_status(arguments.run, arguments.json)
+    print_status(arguments.run or arguments.out, arguments.json)
 
 
 def _select(arguments: argparse.Namespace) -> None:
@@ -146,6 +153,7 @@ def _run_stages(arguments: argparse.Namespace) -> None:
         link_teacher(arguments.reuse, run)
     context = RunContext(run, arguments.threads)
     quiet_tensorflow(*_thread_plan(run, arguments.threads))
+    _check_networks(run)
     if arguments.distribute != "none":
         context.strategy = importlib.import_module("trainer.distribution").open_strategy(arguments.distribute)
     fit = importlib.import_module("trainer.fit_command") if arguments.fit else None
@@ -162,6 +170,16 @@ def _run_stages(arguments: argparse.Namespace) -> None:
         print()
     elif "evaluate" in results:
         importlib.import_module("trainer.stages.evaluate").print_table(results["evaluate"])
+        say(f"deployment: {run.path / 'export'}; report: nonn-trainer report {run.path}")
+
+
+def _check_networks(run: RunDirectory) -> None:
+    """A misspelt student would be found when the teacher is trained."""
+    check_name = importlib.import_module("trainer.networks.catalogue").check_name
+    settings = run.configuration
+    for name in {settings.teacher, *settings.student}:
+        if not name.endswith(".keras"):
+            check_name(name)
 
 
 def _thread_plan(run: RunDirectory, threads: int) -> tuple[int, int]:

@@ -53,7 +53,7 @@ def accuracy_table(found: Sequence[ExportAccuracy], keras_accuracy: float, error
     lines = [
         "| export | bytes, all students | relative error | accuracy, validation |",
         "|---|---|---|---|",
-        f"| Keras | | | {keras_accuracy:.2%} |",
+        f"| Keras, head of the training | | | {keras_accuracy:.2%} |",
     ]
     lines += [
         f"| {e.engine} {e.precision} | {e.size_bytes:,} | {errors.get(f'{e.engine} {e.precision}', 0):.1e} | "

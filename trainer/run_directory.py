@@ -39,15 +39,22 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path, given: Mapping[str, Any]) -> "RunDirectory":
-        """Create the run from the `given` settings, or reopen it; UserError names a setting that differs."""
+        """Create the run from the `given` settings, or reopen it; UserError names a setting that differs.
+
+        While nothing has been made, as when the data set asked for another setting, a run takes new ones.
+        """
         file = path / "run.json"
         if not file.exists():
             return cls._create(path, given)
-        stored = read_json(file).get("configuration", {})
+        content = read_json(file)
+        stored = content.get("configuration", {})
         configuration = _validated({**stored}, f"{file}: ")
-        wanted = _validated({**stored, **given}, "").model_dump(mode="json")
+        asked = _validated({**stored, **given}, "")
+        if asked != configuration and not cls._anything_made(path):
+            write_json(file, {**content, "configuration": asked.model_dump(mode="json")})
+            return cls(path, asked)
         kept = configuration.model_dump(mode="json")
-        for key, value in wanted.items():
+        for key, value in asked.model_dump(mode="json").items():
             if value != kept[key]:
                 raise UserError(
                     f"{path}: this run has {key} = {kept[key]!r}, asked for {value!r}; "
@@ -72,6 +79,10 @@ class RunDirectory:
         }
         write_json(path / "run.json", content)
         return cls(path, configuration)
+
+    @staticmethod
+    def _anything_made(path: Path) -> bool:
+        return any(any((path / folder).glob("*")) for folder in STAGE_FOLDERS.values())
 
     def stage(self, name: str) -> "Stage":
         """Open the folder of a stage, made if it is not there."""
@@ -172,8 +183,10 @@ def _validated(content: Mapping[str, Any], where: str) -> RunConfiguration:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(map(str, first["loc"]))
-        missing = "give it to start a new run" if first["type"] == "missing" else f"got {first.get('input')!r}"
-        raise UserError(f"{where}{name}: {first['msg']} ({missing})", ExitCode.CONFIGURATION) from None
+        expected = f"{first['msg'].replace('Input should be ', 'expected ')} (got {first.get('input')!r})"
+        if first["type"] == "missing":
+            expected = f"expected --{name}, to start a new run"
+        raise UserError(f"{where}{name}: {expected}", ExitCode.CONFIGURATION) from None
     if len(configuration.student) not in (1, configuration.students):
         raise UserError(
             f"{where}student: {len(configuration.student)} networks for {configuration.students} students; "

@@ -16,6 +16,7 @@ from trainer.checkpoint import TrainingState, restore_checkpoint, save_checkpoin
 from trainer.progress import progress_bar, say
 
 CHECKPOINT_PERIOD_S = 60.0  # what a power cut costs; a WRN-16-1 checkpoint takes a few milliseconds
+SAID_PERIOD_S = 5.0  # short passes are not worth a line each
 LOOK_PERIOD_STEPS = 20  # reading the loss waits for the step; a NaN is noticed this late
 
 Validate = Callable[[], dict[str, float]]
@@ -52,7 +53,7 @@ def train(plan: LoopPlan, on_pass: Callable[[dict[str, float]], None] | None = N
         with _stop_between_steps() as stopped, progress_bar(plan.title, plan.steps) as advance:
             advance(state.step, "")
             saved = began = time.perf_counter()
-            before = state.seconds
+            before, said = state.seconds, -math.inf
             for batch in ahead:
                 losses = plan.take_step(batch, state.step)
                 state.step += 1
@@ -61,7 +62,10 @@ def train(plan: LoopPlan, on_pass: Callable[[dict[str, float]], None] | None = N
                 if state.step % LOOK_PERIOD_STEPS == 0 or state.step % plan.steps_per_pass == 0:
                     _look(plan, state, losses)
                 if state.step % plan.steps_per_pass == 0:
-                    _end_pass(plan, state, on_pass)
+                    line = _end_pass(plan, state, on_pass)
+                    if state.step == plan.steps or time.perf_counter() - said > SAID_PERIOD_S:
+                        said = time.perf_counter()
+                        say(line)
                 if stopped() or state.step == plan.steps or time.perf_counter() - saved > CHECKPOINT_PERIOD_S:
                     if plan.writes:
                         save_checkpoint(file, plan.variables, state)
@@ -86,17 +90,35 @@ def _look(plan: LoopPlan, state: TrainingState, losses: Mapping[str, Any]) -> No
     state.running["looks"] = state.running.get("looks", 0.0) + 1
 
 
-def _end_pass(plan: LoopPlan, state: TrainingState, on_pass: Callable[[dict[str, float]], None] | None) -> None:
+def _end_pass(plan: LoopPlan, state: TrainingState, on_pass: Callable[[dict[str, float]], None] | None) -> str:
+    """Validate and record; returns a line about it."""
     looks = state.running.pop("looks", 1.0)
     entry = {name: total / looks for name, total in state.running.items()}
     entry |= plan.validate() if plan.writes else {}
     entry |= {"pass": state.step // plan.steps_per_pass, "seconds": state.seconds}
     state.running = {}
     state.history.append(entry)
-    shown = ", ".join(f"{key} {value:.4g}" for key, value in entry.items() if key not in ("pass", "seconds"))
-    say(f"{plan.title}: pass {entry['pass']:.0f}/{plan.passes}, {state.seconds:.0f} s, {shown}")
     if on_pass is not None and plan.writes:
         on_pass(entry)
+    return f"{plan.title}: pass {entry['pass']:.0f}/{plan.passes}, {state.seconds:.0f} s, {in_words(entry)}"
+
+
+def in_words(entry: Mapping[str, float]) -> str:
+    """What a line has room for; all of it is in the history and in the curves.
+
+    >>> in_words({"loss": 0.51, "label_loss": 0.2, "val_accuracy": 0.5, "val_accuracy_without_0": 0.25})
+    'loss 0.51, validation 50.0 %, without one student 25.0 %'
+    >>> in_words({"loss": 0.5, "val_accuracy_without_0": 0.25, "val_accuracy_without_1": 0.5})
+    'loss 0.5, without one student 25.0 to 50.0 %'
+    """
+    parts = [f"loss {entry['loss']:.4g}"] if "loss" in entry else []
+    if "val_accuracy" in entry:
+        parts.append(f"validation {entry['val_accuracy']:.1%}".replace("%", " %"))
+    missing = [100 * value for key, value in entry.items() if key.startswith("val_accuracy_without_")]
+    if missing:
+        bounds = sorted({f"{min(missing):.1f}", f"{max(missing):.1f}"}, key=float)
+        parts.append(f"without one student {' to '.join(bounds)} %")
+    return ", ".join(parts)
 
 
 @contextmanager

@@ -23,17 +23,27 @@ def test_a_run_keeps_its_settings_and_what_made_it(tmp_path):
 
 
 def test_a_run_of_another_configuration_names_the_setting(tmp_path):
-    RunDirectory.open(tmp_path, GIVEN)
+    RunDirectory.open(tmp_path, GIVEN).stage("teacher").claim({"seed": 0})
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(UserError, match=r"students = 3, asked for 4"):
         RunDirectory.open(tmp_path, {**GIVEN, "students": "4"})
     assert (tmp_path / "run.json").read_bytes() == before
 
 
+def test_a_run_that_has_made_nothing_takes_other_settings(tmp_path):
+    # As after "give --image-size": the first stage has opened its folder and found that the images do not fit.
+    RunDirectory.open(tmp_path, GIVEN).stage("teacher")
+    created = json.loads((tmp_path / "run.json").read_text())["created"]
+    assert RunDirectory.open(tmp_path, {"image_size": (32, 32)}).configuration.image_size == (32, 32)
+    again = RunDirectory.open(tmp_path, {}).configuration
+    assert (again.image_size, again.students) == ((32, 32), 3)
+    assert json.loads((tmp_path / "run.json").read_text())["created"] == created
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"students": "0"}, "students"),
+        ({"students": "0"}, "students: expected greater than or equal to 1"),
         ({"students": "many"}, "students"),
         ({"partition": "best"}, "partition"),
         ({"failout": "1.5"}, "failout"),
@@ -49,7 +59,7 @@ def test_a_wrong_setting_is_named_and_leaves_nothing(tmp_path, change, words):
 
 
 def test_a_missing_setting_is_asked_for(tmp_path):
-    with pytest.raises(UserError, match=r"dataset.*give it to start a new run"):
+    with pytest.raises(UserError, match=r"dataset: expected --dataset, to start a new run"):
         RunDirectory.open(tmp_path / "run", {})
 
 

@@ -36,7 +36,9 @@ def _accuracy_table(offline: dict[str, Any], report: dict[str, Any]) -> Table:
 
 def _cost_table(offline: dict[str, Any], students: tuple[Student, ...], precision: str) -> Table:
     table = _table("on each device", "", "parameters", "multiply-adds", "filters", "bytes")
-    table.add_row("teacher", f"{offline['teacher_parameters']:,}", "-", str(sum(s.width for s in students)), "-")
+    macs = offline.get("teacher_macs")
+    filters = str(sum(s.width for s in students))
+    table.add_row("teacher", f"{offline['teacher_parameters']:,}", f"{macs:,}" if macs else "-", filters, "-")
     for student in students:
         size = next(artifact.size_bytes for artifact in student.artifacts if artifact.precision == precision)
         name = f"student {student.index}: {student.network}, {precision}"

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from edge_agent.console.deployment_directory import DeploymentDirectory, open_deployment
+from edge_agent.console.exit_codes import UserError
 from edge_agent.protocol.head import MergeHead
 from trainer.demo.heldout import write_heldout
 from trainer.litert_batches import features_of
 from trainer.merged_answers import artifact_of, merge_all, over_the_wire
+from trainer.network_cost import network_cost
 from trainer.npz_file import write_arrays
 from trainer.progress import progress_bar, say
 from trainer.run_context import RunContext
@@ -61,7 +63,16 @@ def _teacher_accuracy(context: RunContext, folder: Path) -> dict[str, Any]:
         "teacher_accuracy": float(np.mean(logits.argmax(axis=1) == test.labels)),
         "teacher_engine": chosen["engine"],
         "teacher_parameters": teacher.parameters,
+        "teacher_macs": _macs(teacher.network),
     }
+
+
+def _macs(network: Any) -> int | None:
+    """None for a network of any input size, or of layers that `network_cost` does not know."""
+    try:
+        return network_cost(network).macs
+    except (UserError, TypeError):
+        return None
 
 
 def _students(context: RunContext, deployment: DeploymentDirectory, folder: Path) -> dict[str, Any]:
