@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test test-faults test-updates test-cookbook test-browser test-aarch64 fuzz image boot-test deb soak \
-  results results-on-pi record-models record-mqtt record-updates record-fleet record-faults record-soak \
+  results results-on-pi results-on-site paper-networks record-models record-mqtt record-updates record-fleet record-faults record-soak \
   check docs package licences format lock clean
 MINUTES ?= 30
 RECORD := $(BIN)/python benchmarks/record.py
@@ -61,20 +61,25 @@ results-on-pi: | $(VENV)/bin/python ## on a Raspberry Pi: measure the example de
 	$(RECORD) --to results-on-pi-$$(hostname).json \
 	  $(BIN)/python benchmarks/on_device.py $(EXAMPLE) $(if $(NETWORKS),--networks $(NETWORKS))
 
-build/paper-networks: $(VENV)/.dev ## the paper's networks as TFLite files, with TEACHER=teacher.keras
+results-on-site: $(VENV)/.dev ## of a site that runs: all test images over it; SITE=operator.toml, CIFAR10; a file to send in
+	$(RECORD) --to results-on-site-$$(hostname).json \
+	  $(BIN)/python benchmarks/over_mqtt.py --site $(SITE) --dataset $(CIFAR10) --window 1
+
+paper-networks: build/paper-networks ## the paper's networks as TFLite files in build/; TEACHER=teacher.keras
+build/paper-networks: | $(VENV)/.dev
 	$(BIN)/python benchmarks/network_files.py --out $@ wrn-40-4=$(TEACHER) wrn-16-1:133 vgg19 vgg11:256
 
 build/two-float32: build/paper-networks
 	rm -rf $@
 	$(BIN)/python benchmarks/bench_deployment.py --out $@ --file $</wrn-16-1.float32.tflite
 
-record-models: build/paper-networks ## records of engines, paper's tables, accuracy and bytes; TEACHER and CIFAR10
+record-models: build/paper-networks $(VENV)/.dev ## records of engines, paper's tables, accuracy and bytes; TEACHER and CIFAR10
 	$(PIP) 'onnx>=1.17' # writes files for onnxruntime; the engines get environments of their own
 	$(RECORD) model-costs $(BIN)/python benchmarks/model_costs.py
 	$(RECORD) subsets $(BIN)/python benchmarks/subsets.py $(EXAMPLE) $(EXAMPLE)-v2 --dataset $(CIFAR10)
 	$(RECORD) feature-bytes $(BIN)/python benchmarks/feature_bytes.py --deployment $(EXAMPLE) $(EXAMPLE)-v2 \
 	  --dataset $(CIFAR10) --split test --images 10000
-	$(RECORD) agent-footprint $(BIN)/python benchmarks/agent_footprint.py --deployment $(EXAMPLE)
+	$(RECORD) agent-footprint $(BIN)/python benchmarks/agent_footprint.py --deployment $(EXAMPLE) --repeat 5
 	$(RECORD) engines $(BIN)/python benchmarks/engines.py --student wrn-16-1=$</wrn-16-1.float32.tflite \
 	  --student vgg-11=$</vgg11.float32.tflite
 	$(RECORD) paper-tables $(BIN)/python benchmarks/paper_tables.py --networks $< --engines all \
@@ -88,7 +93,7 @@ record-mqtt: build/two-float32 ## records of frames over MQTT, and of the teache
 	$(RECORD) model-parallel $(BIN)/python benchmarks/model_parallel.py $< --teacher $(TEACHER) --frames 40
 
 record-updates: $(VENV)/.dev ## record of updates under traffic
-	$(RECORD) --verdict update $(BIN)/python benchmarks/update.py --runs 9
+	$(RECORD) --verdict update $(BIN)/python benchmarks/update.py --runs 7
 
 record-fleet: $(VENV)/.dev ## records of latency, throughput, capacity and cost of a fleet
 	for part in latency capacity cost; do \

@@ -22,6 +22,8 @@ from importlib import metadata
 from pathlib import Path
 
 RECORDS = Path(__file__).parent / "records"
+# One record after the other changes these, and no measurement.
+WRITTEN_BY_RECORDS = (":(top,exclude)benchmarks/records", ":(top,exclude)README.md", ":(top,exclude,glob)docs/*.md")
 MISSED = 1  # the exit status of a benchmark that ran to its end and says no
 PACKAGES = (
     "nonn-edge", "numpy", "ai-edge-litert", "tensorflow-cpu", "tensorflow", "keras", "apache-tvm", "onnxruntime",
@@ -83,12 +85,19 @@ def without_folders(text: str) -> str:
 
 
 def commit() -> str:
-    """Short commit of the tree, marked where files differ from it."""
-    answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--abbrev=10"], capture_output=True, text=True, check=False,
-        cwd=Path(__file__).parent,
-    )  # fmt: skip
-    return answer.stdout.strip() or "no git"
+    """Short commit of the tree, marked where files differ from it that a measurement could depend on."""
+    head = git("rev-parse", "--short=10", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", *WRITTEN_BY_RECORDS)
+    return f"{head}{'+' if changed else ''}" if head else "no git"
+
+
+def git(*words: str) -> str:
+    """Return what git says of this tree; nothing where there is none."""
+    command = ["git", "-C", str(Path(__file__).parent), *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def machine() -> str:

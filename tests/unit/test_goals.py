@@ -50,12 +50,12 @@ def test_a_figure_that_is_not_there_is_an_error(records: Path, row: str, column:
 def test_goals_are_met_missed_or_open(records: Path) -> None:
     figure = Figure("one", "a b", "p50")
     assert Goal("g", 7, figure, "s", unit="x").row(records) == (
-        "| [g](#s) | goal: at least 7x | 7.25x *estimated* | met |",
+        "| [g](#s) | at least 7x | 7.25x *estimated* | met |",
         True,
     )
     assert Goal("g", 7, figure, "s", is_most=True).row(records)[1] is False
     assert Goal("g", Figure("one", "a |", "p50"), figure, "s", whose="paper").row(records) == (
-        "| [g](#s) | paper: at least 1234.5 | 7.25 *estimated* | **lower** |",
+        "| [g](#s) | paper 1234.5 | 7.25 *estimated* | **lower** |",
         False,
     )
     assert Goal("g", 7, Figure("two", "", "lost"), "s").row(records)[1] is None
@@ -64,7 +64,7 @@ def test_goals_are_met_missed_or_open(records: Path) -> None:
 
 
 def test_the_summary_stands_without_any_record(tmp_path: Path) -> None:
-    assert f"0 met, 0 not, {len(GOALS)} not measured yet." in summary(tmp_path)
+    assert f"0 met or higher, 0 missed or lower, {len(GOALS)} not measured yet." in summary(tmp_path)
     assert "not measured yet" in readme_table(tmp_path)
 
 

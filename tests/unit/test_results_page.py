@@ -21,8 +21,8 @@ RECORDS = sorted((BENCHMARKS / "records").rglob("*.json"))
 
 # One of these in the command or the output: how often something was done.
 SAYS_N = re.compile(
-    r"n = \d|\| n \||\d (?:test images|frames|faults|training images)|--frames \d|--rounds \d|\| seeds \||\| frames \|"
-    r"|s for each row|--networks (?:\S+ ){3}"
+    r"n = \d|\| n \||\d (?:test images|frames|faults|training images)|--(?:frames|rounds|repeat) \d"
+    r"|\| (?:seeds|frames) \||s for each row|--networks (?:\S+ ){3}"
 )
 
 
@@ -69,6 +69,32 @@ def test_files_of_the_user_lose_their_folders(tmp_path: Path) -> None:
     own = {"cwd": ROOT, "check": True, "capture_output": True}
     subprocess.run([sys.executable, RECORD, "--to", file, *words], env={"TMPDIR": str(tmp_path.parent)}, **own)
     assert results_page.read(file)["output"] == f"read runs/one.json, {ROOT.name}/docs and /sys/class/hwmon"
+
+
+def test_the_commit_is_marked_for_changed_programs_but_not_for_records_and_pages(tmp_path: Path) -> None:
+    for name in ("benchmarks/records/x.json", "docs/x.md", "docs/examples/x.json", "README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    shutil.copy(RECORD, tmp_path / "benchmarks")
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e@x", *words], check=True)
+
+    def commit() -> str:
+        command = [sys.executable, "-c", "import record; print(record.commit())"]
+        found = subprocess.run(command, cwd=tmp_path / "benchmarks", check=True, capture_output=True, text=True)
+        return found.stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "c")
+    clean = commit()
+    assert re.fullmatch("[0-9a-f]{10}", clean)
+    for name in ("benchmarks/records/x.json", "docs/x.md", "README.md"):
+        (tmp_path / name).write_text("2")
+    assert commit() == clean
+    (tmp_path / "docs/examples/x.json").write_text("2")
+    assert commit() == clean + "+"
 
 
 @pytest.mark.parametrize(("flags", "status"), [((), 3), ((), 1), (("--verdict",), 3)])
