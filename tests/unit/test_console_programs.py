@@ -149,7 +149,9 @@ def test_a_head_that_does_not_fit(refusal: Refusal, deployment: Path) -> None:
 def test_data_sets_that_are_none(refusal: Refusal, tmp_path: Path) -> None:
     (tmp_path / "test" / "cat").mkdir(parents=True)
     assert "no images; expected test/CLASS/*.png" in refusal(coordinator, 65, "evaluate", "--dataset", tmp_path)
-    assert "absent: expected a folder or zip" in refusal(coordinator, 65, "evaluate", "--dataset", tmp_path / "absent")
+    assert "absent: No such file or directory; expected a folder" in refusal(
+        coordinator, 65, "evaluate", "--dataset", tmp_path / "absent"
+    )
     assert "x.png: No such file" in refusal(coordinator, 65, "classify", tmp_path / "x.png")
     assert "Is a directory" in refusal(coordinator, 65, "classify", tmp_path)
 
