@@ -15,8 +15,9 @@ def test_the_demo_ends_in_a_dashboard_with_accuracy_until_ctrl_c(open_page, tmp_
     port, log = free_port(), tmp_path / "demo.log"
     command = [sys.executable, "-m", "trainer.cli", "demo", "--out", str(tmp_path / "demo"), "--dashboard", str(port)]
     with log.open("w") as output:
-        # A shell's background job ignores Ctrl-C; a session of its own does not.
-        demo = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        # Ctrl-C reaches a session of its own, and is heard there where the tests run as a shell's background job, too.
+        heard = ["env", "--default-signal=INT", *command]
+        demo = subprocess.Popen(heard, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         wait_until(lambda: "dashboard: http" in log.read_text() or demo.poll() is not None, "the demo serves", DEMO_S)
         assert demo.poll() is None, log.read_text()
