@@ -106,7 +106,7 @@ def _add_sending_flags(parser: argparse.ArgumentParser, window: int) -> None:
     parser.add_argument(
         "--wait", type=_positive_number, default=10.0, metavar="S", help="seconds to wait for the fleet [10]"
     )
-    parser.add_argument("--allow-missing", action="store_true", help="start although students are missing")
+    parser.add_argument("--allow-missing", action="store_true", help="do not wait for missing students")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -218,7 +218,7 @@ def _classify(arguments: argparse.Namespace) -> int:
     contents = [_read_image(path) for path in arguments.files]
     client = FrameClient(settings, arguments.source)
     try:
-        info = client.wait_for_site(arguments.wait, not arguments.allow_missing)
+        info = client.wait_for_site(arguments.wait, not arguments.allow_missing, spare_absent=True)
         shape = (info.height, info.width, info.channels)
         images = [decode_image(c, shape, str(p)) for c, p in zip(contents, arguments.files, strict=True)]
         answers = {answer.index: answer for answer in client.classify(images, arguments.window)}
@@ -232,7 +232,8 @@ def _classify(arguments: argparse.Namespace) -> int:
             print(f"{path}: no answer")
         else:
             sure = prediction.probabilities[prediction.class_index]
-            note = f" (without students {', '.join(map(str, prediction.missing))})" if prediction.missing else ""
+            which = "students" if len(prediction.missing) > 1 else "student"
+            note = f" (without {which} {', '.join(map(str, prediction.missing))})" if prediction.missing else ""
             print(f"{path}: {prediction.class_name} {sure:.1%}{note}, {prediction.latency_ms.total:.1f} ms")
     answered = all(i in answers and answers[i].prediction.class_index is not None for i in range(len(arguments.files)))
     return ExitCode.OK if answered else ExitCode.FAILED

@@ -125,9 +125,10 @@ class DeployClient:
             if time.monotonic() > deadline:
                 where = f"{self._settings.broker.host}:{self._settings.broker.port}"
                 if not self._link.connected:
-                    raise UserError(f"no broker at {where}: {self._last_trouble}", ExitCode.UNAVAILABLE)
+                    trouble = self._last_trouble.removeprefix(f"{where}: ")
+                    raise UserError(f"no broker at {where}: {trouble}", ExitCode.UNAVAILABLE)
                 name = f"coordinator {self._settings.coordinator!r} of site {self._settings.site!r}"
-                trouble = "takes no updates; expected one that runs with --updates-store"
+                trouble = "takes no updates; expected one with --updates-store and --updates-trusted-keys"
                 if not self._online:
                     trouble = "is not online; expected a running nonn-coordinator"
                 raise UserError(f"{name} {trouble}", ExitCode.UNAVAILABLE)

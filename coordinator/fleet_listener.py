@@ -77,8 +77,10 @@ class FleetListener:
         self.listen(timeout_s, lambda: self.connected)
         if not self.connected:
             where = f"{self.settings.broker.host}:{self.settings.broker.port}"
+            trouble = self.trouble.removeprefix(f"{where}: ")
             raise UserError(
-                f"no broker after {timeout_s:g} s: {self.trouble}; expected an MQTT broker at {where}",
+                f"no broker at {where} after {timeout_s:g} s: {trouble}; "
+                "expected an MQTT broker there, such as mosquitto",
                 ExitCode.UNAVAILABLE,
             )
 

@@ -73,16 +73,27 @@ class FrameClient:
             coalesce=True,
         )
 
-    def wait_for_site(self, timeout_s: float, all_students: bool = True) -> CoordinatorInfo:
-        """The coordinator's description once it, and a device for every student, is online; UserError otherwise."""
+    def wait_for_site(self, timeout_s: float, all_students: bool = True, spare_absent: bool = False) -> CoordinatorInfo:
+        """The coordinator's description once it, and a device for every student, is online; UserError otherwise.
+
+        `spare_absent`: devices known to be offline are not waited for, and in the end one student is enough.
+        """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             for event in self._link.poll(0.05):
                 self._take(event)
             info = self._info if self._coordinator_online else None
-            if info and (not all_students or not self._roster.missing(info.deployment, info.students)):
+            if info and (not all_students or self._is_staffed(info, spare_absent)):
                 return info
+        info = self._info if self._coordinator_online else None
+        if info and spare_absent and len(self._roster.missing(info.deployment, info.students)) < info.students:
+            return info
         raise UserError(self._why_not_ready(timeout_s), ExitCode.UNAVAILABLE)
+
+    def _is_staffed(self, info: CoordinatorInfo, spare_absent: bool) -> bool:
+        missing = set(self._roster.missing(info.deployment, info.students))
+        absent = self._roster.absent(info.deployment, info.students) if spare_absent else frozenset()
+        return missing <= absent and len(missing) < info.students
 
     def measure_features(self) -> None:
         """Count the bytes of the features of this source's frames from now on."""
@@ -208,10 +219,14 @@ class FrameClient:
         broker = f"{self._settings.broker.host}:{self._settings.broker.port}"
         waited = f"after {timeout_s:g} s"
         if not self._link.connected:
-            return f"no broker {waited}: {self._last_trouble}; expected an MQTT broker at {broker}"
+            trouble = self._last_trouble.removeprefix(f"{broker}: ")
+            return f"no broker at {broker} {waited}: {trouble}; expected an MQTT broker there, such as mosquitto"
         name = f"coordinator {self._settings.coordinator!r} of site {self._settings.site!r}"
         if self._info is None or not self._coordinator_online:
             return f"{name} is not online at {broker} {waited}; expected a running nonn-coordinator"
         missing = self._roster.missing(self._info.deployment, self._info.students)
-        listed = ", ".join(map(str, missing))
-        return f"no online device runs student {listed} of deployment {self._info.deployment} {waited}; start its agent"
+        which = f"student{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+        return (
+            f"no online device runs {which} of deployment {self._info.deployment} {waited}; start an agent with "
+            f"--students {','.join(map(str, missing))}, or give --allow-missing"
+        )

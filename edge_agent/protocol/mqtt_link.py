@@ -231,7 +231,7 @@ class MqttLink(HealingLink):
         try:
             self._socket = BrokerSocket(settings, self._tls, self._quick_ack)
         except (OSError, ValueError) as error:
-            why = tls_trouble(error) if isinstance(error, OSError) and is_tls_error(error) else str(error)
+            why = tls_trouble(error) if isinstance(error, OSError) else str(error)
             self._report_no_connection(why, is_tls_error(error))
             return
         self._reader = PacketReader(self._is_5)

@@ -133,7 +133,7 @@ class PahoLink(HealingLink):
             self._client.reconnect()
             self._login_until = time.monotonic() + LOGIN_TIMEOUT_S
         except (OSError, ValueError) as error:
-            why = tls_trouble(error) if isinstance(error, ssl.SSLError) else str(error)
+            why = tls_trouble(error) if isinstance(error, OSError) else str(error)
             self._report_no_connection(why, isinstance(error, ssl.SSLError))
 
     def _make_client(self) -> mqtt.Client:

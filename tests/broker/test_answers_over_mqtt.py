@@ -127,6 +127,29 @@ def test_a_killed_agent_costs_its_features_until_it_is_back(stage: Any, broker: 
         assert answer["probabilities"] == pytest.approx(offline.answer(image, [0, 1, 2]), abs=1e-4)
 
 
+def test_classify_does_not_wait_for_a_device_that_is_known_to_be_off(stage: Any, broker: Any) -> None:
+    watcher = stage.watcher(broker.port)
+    stage.coordinator(broker.port).wait_for("connected to")
+    stage.agent(broker.port, "pi-1", "0,1")
+    victim = stage.agent(broker.port, "pi-2", "2")
+    for name in ("pi-1", "pi-2"):
+        watcher.until_state(watcher.topics.node(name, "state"), "online")
+    victim.end(signal.SIGKILL)
+    watcher.until_state(watcher.topics.node("pi-2", "state"), "offline")
+    # A wait of minutes, were it waited for.
+    client = stage.program("coordinator.cli", broker.port, "classify", "--wait", "600", str(stage.image()))
+    assert client.child.wait(60) == 0, client.output
+    assert "(without student 2)" in client.output
+
+
+def test_classify_answers_with_what_there_is_when_its_wait_is_over(stage: Any, broker: Any) -> None:
+    stage.coordinator(broker.port).wait_for("connected to")
+    stage.agent(broker.port, "pi-1", "1").wait_for("connected to")
+    client = stage.program("coordinator.cli", broker.port, "classify", "--wait", "2", str(stage.image()))
+    assert client.child.wait(60) == 0, client.output
+    assert "(without students 0, 2)" in client.output
+
+
 def test_too_few_students_are_said_to_be_too_few(stage: Any, broker: Any) -> None:
     watcher = stage.watcher(broker.port)
     stage.coordinator(broker.port, "--deadline-ms", "100").wait_for("connected to")
