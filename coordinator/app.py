@@ -26,7 +26,7 @@ from edge_agent.protocol.head import MergeHead
 from edge_agent.protocol.link import Connected, Disconnected, Event, Link, Message, Outgoing
 from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.pack import decode_pack, packed
-from edge_agent.protocol.status import NodeInfo, NodeState, NodeTelemetry, decode_status, says_alive
+from edge_agent.protocol.status import NodeInfo, NodeState, NodeTelemetry, decode_status, is_of_another, says_alive
 from edge_agent.protocol.topics import FeatureTopic, SiteTopics
 
 IDLE_POLL_S = 0.25  # how long a stop request may wait on an idle coordinator
@@ -231,6 +231,8 @@ class CoordinatorApp:
             if not says_alive(message.payload):
                 self._link.publish(self.state("online"))
                 decode_status(NodeState, message.payload)  # garbage is refused and counted like any other
+            elif is_of_another(message.payload, self.session):
+                self._limited.warn("name", f"{self._name_taken()}; stop one, or give it --coordinator NAME")
         elif not any(extension.receive(message) for extension in self._extensions):
             self.counts["messages_refused"] += 1  # retained leftovers where live messages belong
 
@@ -260,6 +262,11 @@ class CoordinatorApp:
         if self.feature_watch is not None:
             for features in found:
                 self.feature_watch(topic, features)
+
+    def _name_taken(self) -> str:
+        settings = self.settings
+        name = f"another coordinator {settings.coordinator!r} of site {settings.site!r}"
+        return f"{name} is online, or died a moment ago: two would both answer every frame"
 
     def _receive_status(self, message: Message) -> None:
         for extension in self._extensions:

@@ -17,7 +17,7 @@ from edge_agent.protocol.frame_message import FrameMessage, decode_frame
 from edge_agent.protocol.link import Connected, Disconnected, Event, Extension, Link, Message, Outgoing
 from edge_agent.protocol.link_choice import open_link
 from edge_agent.protocol.pack import decode_pack
-from edge_agent.protocol.status import NodeState, decode_status, says_alive
+from edge_agent.protocol.status import NodeState, decode_status, is_of_another, says_alive
 from edge_agent.protocol.topics import SiteTopics
 from edge_agent.settings import AgentSettings
 from edge_agent.stuck_guard import StuckGuard, restart_program
@@ -155,6 +155,11 @@ class AgentApp:
             if not says_alive(message.payload):
                 self._link.publish(self.status.state("online"))
                 decode_status(NodeState, message.payload)  # garbage is refused and counted like any other
+            elif is_of_another(message.payload, self.status.session):
+                name = f"another device {self.settings.device!r} of site {self.settings.site!r}"
+                self._limited.warn(
+                    "name", f"{name} is online, or died a moment ago; stop one, or give it --device NAME"
+                )
             return
         if any(extension.receive(message) for extension in self._extensions):
             return

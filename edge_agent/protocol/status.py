@@ -136,3 +136,12 @@ def says_alive(payload: bytes) -> bool:
         return decode_status(NodeState, payload).state == "online"
     except ProtocolError:
         return False
+
+
+def is_of_another(payload: bytes, session: int) -> bool:
+    """Whether a state topic is told `online` by another session than its owner's: two programs have one name."""
+    try:
+        told = decode_status(NodeState, payload)
+    except ProtocolError:
+        return False
+    return told.state == "online" and told.session != session

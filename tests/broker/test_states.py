@@ -75,3 +75,25 @@ def test_a_broker_restart_needs_no_hand(stage: Any) -> None:
     assert client.child.wait(30) == 0, client.output  # subscriptions are back too
     assert json.loads(client.output)["answer"]["result"] == "complete"
     assert agent.output.count("no broker") == coordinator.output.count("no broker") == 1
+
+
+def test_two_programs_of_one_name_say_so(stage: Any, broker: Any) -> None:
+    watcher = stage.watcher(broker.port)
+    states = [watcher.topics.node("pi-1", "state"), watcher.topics.coordinator("main", "state")]
+
+    def both() -> tuple[Any, Any]:
+        started = stage.agent(broker.port, "pi-1", "0"), stage.coordinator(broker.port)
+        for program, state in zip(started, states, strict=True):
+            program.wait_for("connected to")
+            watcher.until_state(state, "online")
+        return started
+
+    before = both()
+    for program, state in zip(before, states, strict=True):
+        assert program.end() == 0
+        watcher.until_state(state, "offline")
+    first = both()
+    assert not any("another" in program.output for program in (*before, *first))
+    for agent, coordinator in (first, both()):
+        agent.wait_for(f"another device 'pi-1' of site '{stage.site}' is online")
+        coordinator.wait_for(f"another coordinator 'main' of site '{stage.site}' is online")
