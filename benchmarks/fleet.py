@@ -57,6 +57,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--students", type=int, nargs="*", default=[1, 2, 4, 8], help="K for the latency table")
     parser.add_argument("--networks", nargs="*", default=["wrn-16-1"], help="untrained students for throughput")
+    parser.add_argument("--window", type=int, default=128, help="frames in flight for throughput")
     parser.add_argument("--json", type=Path, help="write the figures here too, beside those of other parts")
     parser.add_argument("--only", nargs="*", default=["latency", "throughput", "capacity", "cost"])
     arguments = parser.parse_args()
@@ -174,7 +175,7 @@ def _throughput(arguments: argparse.Namespace, network: str) -> Row:
         bare = _bare_frames_per_s(deployment, students)  # and once more behind: machines change their speed
         with FleetProcesses(Path(folder) / "fleet", deployment.path, persistence=False) as fleet:
             fleet.start_broker()
-            client, info = _start(fleet, students)
+            client, info = _start(fleet, students, "--mailbox-frames", str(2 * arguments.window))
             image = np.random.default_rng(0).integers(0, 256, (info.height, info.width, info.channels)).astype(np.uint8)
             frames = max(100, int(bare * 5))
             programs = {name: psutil.Process(program.pid) for name, program in fleet.running.items()}
@@ -183,7 +184,8 @@ def _throughput(arguments: argparse.Namespace, network: str) -> Row:
             machine = psutil.cpu_times()
             started = time.perf_counter()
             # Numbers alone are kept: answers by the ten thousand would cost the sender more and more.
-            times_ms = [a.prediction.latency_ms.student for a in client.classify((image for _ in range(frames)), 64)]
+            answers = client.classify((image for _ in range(frames)), arguments.window)
+            times_ms = [answer.prediction.latency_ms.student for answer in answers]
             answered = len(times_ms)
             ours = answered / (time.perf_counter() - started)
             spent = {name: sum(program.cpu_times()[:2]) - before[name] for name, program in programs.items()}
@@ -192,8 +194,8 @@ def _throughput(arguments: argparse.Namespace, network: str) -> Row:
         bare = (bare + _bare_frames_per_s(deployment, students)) / 2
         if arguments.deployment:
             network = deployment.manifest.students[0].network
-    print(f"throughput, {students} agents ({network}): bare loops {bare:.0f} frames/s, fleet {ours:.0f} frames/s, "
-          f"{100 * ours / bare:.0f} % (goal 70 %)")  # fmt: skip
+    print(f"throughput, {students} agents ({network}), {arguments.window} frames in flight: bare loops {bare:.0f} "
+          f"frames/s, fleet {ours:.0f} frames/s, {100 * ours / bare:.0f} % (goal 70 %)")  # fmt: skip
     shares = ", ".join(f"{name} {1e6 * seconds / answered:.0f}" for name, seconds in sorted(spent.items()))
     students_part = students * 1e6 / bare / (1e6 * sum(spent.values()) / answered)
     print(f"CPU of a frame, us: {shares}: {students_part:.0%} of it students; a student alone {1e6 / bare:.0f}, "
@@ -363,9 +365,9 @@ def _loop_until(client: mqtt.Client, done: Callable[[], bool], patience_s: float
         client.loop(0.05)
 
 
-def _start(fleet: FleetProcesses, students: int) -> tuple[FrameClient, object]:
+def _start(fleet: FleetProcesses, students: int, *flags: str) -> tuple[FrameClient, object]:
     for student in range(students):
-        fleet.start_agent(f"pi-{student}", str(student))
+        fleet.start_agent(f"pi-{student}", str(student), *flags)
     fleet.start_coordinator()
     client = FrameClient(_settings(fleet.port), "bench")
     return client, client.wait_for_site(120)

@@ -24,8 +24,9 @@ from edge_agent.protocol.prediction_message import PredictionMessage, decode_pre
 from edge_agent.protocol.status import CoordinatorInfo, NodeInfo, NodeState, decode_status
 from edge_agent.protocol.topics import SiteTopics
 
-# So many packs make a window: while one is seen, the next is on its way and the one before is merged.
-PACKS_OF_A_WINDOW = 3
+# A window is at least four packs: while one is seen, the next is on its way and the one before is merged. Longer packs
+# than this save nothing more, and fewer of them keep two cores busy less well (docs/decisions/0017).
+PACKS_OF_A_WINDOW, PACK_FRAMES = 4, 16
 # How long after the coordinator's deadline an answer may still come before its frame counts as lost.
 GRACE_S = 5.0
 # A broker restart takes seconds; without one, every window of frames would be lost one after another, for hours.
@@ -111,7 +112,7 @@ class FrameClient:
         waiting: dict[int, tuple[int, float]] = {}
         pending = enumerate(images)
         exhausted = False
-        together = max(1, window // PACKS_OF_A_WINDOW)
+        together = min(PACK_FRAMES, max(1, window // PACKS_OF_A_WINDOW))
         next_send = last_seen = time.monotonic()
         round_trip_s = 0.0  # of the last answer
         while waiting or not exhausted:
