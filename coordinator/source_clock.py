@@ -45,6 +45,9 @@ class SourceClock:
         if self.quiet_s(source, now) > WINDOW_S:
             return marks[-1][1] + 1
         recent = [mark for mark in marks if now - mark[0] <= WINDOW_S]
+        if len(recent) < 2:
+            # A frame every two seconds or so: never two in the window, and seldom a look when it is empty.
+            recent = [mark for mark in list(marks)[-2:] if marks[-1][0] - mark[0] <= 2 * WINDOW_S]
         if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
             return None
         typical = median_low(later[1] - earlier[1] for earlier, later in pairwise(marks))

@@ -157,6 +157,18 @@ def test_ids_that_leap_at_a_restart_of_their_source_do_not_put_the_switch_into_t
                 assert 0 < ahead - clock.last_frame("cam") <= 20 + 3 * frames_per_s
 
 
+@pytest.mark.parametrize("period_s", [0.5, 1.0, 1.9, 2.0, 2.02, 2.04, 2.1, 2.5, 3.0, 3.9])
+def test_a_slow_source_holds_up_no_switch(period_s):
+    """The coordinator looks when a frame comes, when it is answered, and every quarter of a second after."""
+    clock = SourceClock()
+    for count in range(2):
+        clock.seen("cam", int(count * period_s * 1e6), count * period_s)
+    for tick in range(int((period_s - 0.3) * 4) + 1):
+        now = period_s + (tick and 0.3 + tick / 4)
+        if now <= 2 * period_s and clock.quiet_s("cam", now) <= 2.0:
+            assert clock.frame_after("cam", 1.0, now) >= (now + 1.0) * 1e6
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Devices follow the retained messages late, crash and come back; the coordinator restarts from its record."""
 
