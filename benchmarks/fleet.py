@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--students", type=int, nargs="*", default=[1, 2, 4, 8], help="K for the latency table")
     parser.add_argument("--networks", nargs="*", default=["wrn-16-1"], help="untrained students for throughput")
-    parser.add_argument("--window", type=int, default=128, help="frames in flight for throughput")
+    parser.add_argument("--window", type=int, default=64, help="frames in flight for throughput")
     parser.add_argument("--json", type=Path, help="write the figures here too, beside those of other parts")
     parser.add_argument("--only", nargs="*", default=["latency", "throughput", "capacity", "cost"])
     arguments = parser.parse_args()
