@@ -59,9 +59,10 @@ def read_expected(path: Path) -> dict[int, NDArray[np.float32]]:
         raise UserError(
             f"{path}: {error.strerror or error}; expected the answers.npz of nonn-trainer evaluate"
         ) from None
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         # TypeError: a single array (.npy) is no context.
-        raise UserError(f"{path}: not an .npz ({error}); expected the answers.npz of nonn-trainer evaluate") from None
+        # NumPy's own words advise to unpickle what it does not know.
+        raise UserError(f"{path}: not an .npz file; expected the answers.npz of nonn-trainer evaluate") from None
 
 
 def compare(answers: list[Answer], expected: dict[int, NDArray[np.float32]], path: Path) -> int:
@@ -147,7 +148,9 @@ def write_report(path: Path, report: Report, answers: list[Answer], images: Labe
 
 def print_report(report: Report, console: Console) -> None:
     """The report as two tables for people."""
-    summary = Table(title=f"{report['deployment_name']} ({report['deployment']})", title_justify="left")
+    # Titles of their own: a table's would be folded to its width.
+    console.print(f"{report['deployment_name']} ({report['deployment']}), {report['frames']} images", soft_wrap=True)
+    summary = Table()
     summary.add_column("result")
     summary.add_column("frames", justify="right")
     summary.add_column("accuracy", justify="right")
@@ -159,7 +162,8 @@ def print_report(report: Report, console: Console) -> None:
     summary.add_row("all", str(report["frames"]), overall, style="bold")
     console.print(summary)
     for result, parts in sorted(report["latency_ms"].items()):
-        latency = Table(title=f"latency of {result} answers, ms", title_justify="left")
+        console.print(f"latency of {result} answers, ms")
+        latency = Table()
         for name in ("part", "p50", "p95", "p99"):
             latency.add_column(name, justify="left" if name == "part" else "right")
         for part, values in parts.items():

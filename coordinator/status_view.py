@@ -4,7 +4,9 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -24,11 +26,19 @@ from edge_agent.console.program import StopFlag
 from edge_agent.console.settings import add_setting_flags, load_settings
 from edge_agent.protocol.status import NodeTelemetry
 
+Row = dict[str, Text]
+
 REFRESH_S = 0.25
+LOGGED_S = 5.0  # between two states in a log: as often as telemetry comes
+PIPE_COLUMNS = 160
+GAP = 2  # between two columns, as rich draws them
 BROKER_TIMEOUT_S = 3.0
 # Retained messages come at once; telemetry every five seconds, answers as there are frames.
 RETAINED_S, LOOK_S = 0.5, 5.5
 RIGHT = frozenset({"answers/s", "p50", "p50/p95", "answered", "dropped", "CPU", "memory", "temp", "power"})
+COORDINATOR_COLUMNS = ("coordinator", "state", "deployment", "students", "deadline")
+# What a narrow terminal does without, first to last.
+LEAST_NEEDED = ("memory", "CPU", "deadline", "engine", "answered", "power", "temp", "dropped", "update")
 DEVICE_COLUMNS = (
     "device", "state", "students", "engine", "p50/p95", "answered", "dropped", "CPU", "memory", "temp", "power",
     "update",
@@ -62,7 +72,8 @@ def _status(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps(listener.as_json()))
         else:
-            Console().print(fleet_tables(listener, time.monotonic()))
+            console = _console()
+            console.print(fleet_tables(listener, time.monotonic(), console.width))
     finally:
         listener.close()
     return ExitCode.OK if is_whole(listener) else ExitCode.FAILED
@@ -74,19 +85,29 @@ def _watch(arguments: argparse.Namespace) -> int:
     stop.listen()
     try:
         listener.require_broker(BROKER_TIMEOUT_S)
-        console = Console()
-        # Live draws nothing into a pipe or a log before its end; there each state is printed below the last.
+        console, shown = _console(), ""
+        # Live draws nothing into a pipe or a log before its end; there each new state is printed below the last.
         with Live(console=console, auto_refresh=False, screen=True) if console.is_terminal else nullcontext() as live:
             while not stop.stopped:
-                listener.listen(REFRESH_S)
-                tables = fleet_tables(listener, time.monotonic())
-                if live is None:
-                    console.print(tables)
-                else:
+                listener.listen(REFRESH_S if live else LOGGED_S, lambda: stop.stopped)
+                tables = fleet_tables(listener, time.monotonic(), console.width)
+                if live is not None:
                     live.update(tables, refresh=True)
+                    continue
+                with console.capture() as drawn:
+                    console.print(tables)
+                if drawn.get() != shown:
+                    shown = drawn.get()
+                    print(shown, flush=True)
     finally:
         listener.close()
     return ExitCode.OK
+
+
+def _console() -> Console:
+    """As wide as the terminal; into a pipe or a file, where rich would take 80 columns, as wide as the tables are."""
+    free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=PIPE_COLUMNS if free else None)
 
 
 def is_whole(listener: FleetListener) -> bool:
@@ -95,9 +116,9 @@ def is_whole(listener: FleetListener) -> bool:
     return bool(online) and all(not listener.roster.missing(info.deployment, info.students) for info in online)
 
 
-def fleet_tables(listener: FleetListener, now: float) -> RenderableType:
-    """Coordinators, devices and sources."""
-    parts: list[RenderableType] = [*_warnings(listener), _coordinators(listener), _devices(listener)]
+def fleet_tables(listener: FleetListener, now: float, width: int) -> RenderableType:
+    """Coordinators, devices and sources, in `width` columns of characters."""
+    parts: list[RenderableType] = [*_warnings(listener), _coordinators(listener, width), _devices(listener, width)]
     if listener.sources:
         parts.append(_sources(listener, now))
     if not listener.connected:
@@ -117,36 +138,48 @@ def _warnings(listener: FleetListener) -> list[Text]:
     return lines
 
 
-def _coordinators(listener: FleetListener) -> Table:
-    table = _table(f"site {listener.settings.site}", "coordinator", "state", "deployment", "students", "deadline")
-    names = sorted({*listener.coordinators, *listener.coordinators_online})
-    for name in names:
+def _coordinators(listener: FleetListener, width: int) -> Table:
+    rows = []
+    for name in sorted({*listener.coordinators, *listener.coordinators_online}):
         info = listener.coordinators.get(name)
-        state = _state(listener.coordinators_online.get(name, False))
+        row = dict.fromkeys(COORDINATOR_COLUMNS, Text())
+        row["coordinator"], row["state"] = Text(name), _state(listener.coordinators_online.get(name, False))
+        rows.append(row)
         if info is None:
-            table.add_row(name, state, "", "", "")
             continue
         missing = listener.roster.missing(info.deployment, info.students)
         students = f"{info.students - len(missing)} of {info.students}"
         note = Text(f"{students}, without {', '.join(map(str, missing))}", style="red") if missing else Text(students)
-        table.add_row(name, state, f"{info.deployment_name} {info.deployment}", note, f"{info.deadline_ms:g} ms")
-    if not names:
-        table.add_row(Text("none seen", style="red"), "", "", "", "")
-    return table
+        row["deployment"], row["students"] = Text(f"{info.deployment_name} {info.deployment}"), note
+        row["deadline"] = Text(f"{info.deadline_ms:g} ms")
+    if not rows:
+        rows.append({**dict.fromkeys(COORDINATOR_COLUMNS, Text()), "coordinator": Text("none seen", style="red")})
+    return _table(f"site {listener.settings.site}", rows, _fitting(COORDINATOR_COLUMNS, rows, width))
 
 
-def _devices(listener: FleetListener) -> Table:
+def _devices(listener: FleetListener, width: int) -> RenderableType:
     wanted = {info.deployment for name, info in listener.coordinators.items() if listener.coordinators_online.get(name)}
     rows = [_device_row(device, wanted, listener.updates.get(device.name)) for device in listener.roster.devices]
+    if not rows:
+        return Text("no device seen", style="red")
     # What no device can measure gets no column: a terminal has 80 of them.
     columns = [column for column in DEVICE_COLUMNS if any(row[column].plain for row in rows) or column == "device"]
-    table = _table("", *columns)
-    for row in rows:
-        table.add_row(*(row[column] for column in columns))
-    return table
+    return _table("", rows, _fitting(columns, rows, width))
 
 
-def _device_row(device: Device, wanted: set[str], update: UpdateView | None) -> dict[str, Text]:
+def _fitting(columns: Sequence[str], rows: Sequence[Row], width: int) -> list[str]:
+    """The columns that `width` has room for: whole ones, not all of them cut to two letters."""
+    kept = list(columns)
+    widths = {column: max(len(column), *(row[column].cell_len for row in rows)) + GAP for column in columns}
+    for least in LEAST_NEEDED:
+        if sum(widths[column] for column in kept) - GAP <= width:
+            break
+        if least in kept:
+            kept.remove(least)
+    return kept
+
+
+def _device_row(device: Device, wanted: set[str], update: UpdateView | None) -> Row:
     row = dict.fromkeys(DEVICE_COLUMNS, Text())
     row["device"], row["state"] = Text(device.name), _state(device.online)
     row["students"] = Text(", ".join(map(str, device.students)))
@@ -162,7 +195,7 @@ def _device_row(device: Device, wanted: set[str], update: UpdateView | None) -> 
     return row
 
 
-def _readings(seen: NodeTelemetry) -> dict[str, Text]:
+def _readings(seen: NodeTelemetry) -> Row:
     temperature = "" if seen.temperature_c is None else f"{seen.temperature_c:.0f} °C"
     if seen.throttled:
         temperature = f"{temperature} throttled".strip()
@@ -186,23 +219,25 @@ def _power(seen: NodeTelemetry) -> str:
 
 
 def _sources(listener: FleetListener, now: float) -> Table:
-    table = _table("", "source", "answers/s", "last answer", "p50", "complete", "degraded", "abandoned")
+    rows = []
     for name, traffic in sorted(listener.sources.items()):
         last = traffic.last
         answer = "abandoned"
         if last.class_index is not None:
             answer = f"{last.class_name} {last.probabilities[last.class_index]:.0%}"
-        table.add_row(
-            name, f"{traffic.answers_per_s(now):.1f}", answer, f"{statistics.median(traffic.totals_ms):.1f} ms",
-            *(str(traffic.results[result]) for result in ("complete", "degraded", "abandoned")),
-        )  # fmt: skip
-    return table
+        row = {"source": name, "answers/s": f"{traffic.answers_per_s(now):.1f}", "last answer": answer}
+        row["p50"] = f"{statistics.median(traffic.totals_ms):.1f} ms"
+        row |= {result: str(traffic.results[result]) for result in ("complete", "degraded", "abandoned")}
+        rows.append({column: Text(text) for column, text in row.items()})
+    return _table("", rows, list(rows[0]))
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table:
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="dim")
     for column in columns:
         table.add_column(column, justify="right" if column in RIGHT else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[column] for column in columns))
     return table
 
 

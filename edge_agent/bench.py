@@ -25,6 +25,8 @@ COLUMNS = (
     "arena kB", "import ms", "mJ/inference", "energy is", "throttled", "error", "",
 )  # fmt: skip
 
+UNTOLD = frozenset({"", "unknown", "not known"})
+
 
 @dataclass(frozen=True)
 class BenchRow:
@@ -141,7 +143,10 @@ def _json_text(directory: DeploymentDirectory, rows: Sequence[BenchRow], num_thr
 
 def _table_text(directory: DeploymentDirectory, rows: Sequence[BenchRow], num_threads: int) -> str:
     cells = [COLUMNS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    # What this board can not tell gets no column: the table is wide enough.
+    known = [n for n in range(len(COLUMNS)) if any(line[n] not in UNTOLD for line in cells[1:])]
+    cells = [tuple(line[n] for n in known) for line in cells]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(known))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     sources = sorted({row.energy_source for row in rows if row.energy_source})
     head = f"deployment {directory.id} on {board_name() or platform.machine()}, {num_threads} thread(s)"

@@ -18,15 +18,17 @@ from edge_agent.trial import Trial
 
 def test_bench_prints_a_table(tiny, capsys, monkeypatch):
     monkeypatch.setattr("edge_agent.bench.MEASURE_S", 0.05)
+    monkeypatch.setattr("edge_agent.bench.board_name", lambda: "Raspberry Pi 4 Model B Rev 1.5")
     assert run_bench(tiny, [1], 1, json=False) == ExitCode.OK
     table = capsys.readouterr().out
     assert table.count("tflite") == 2
     assert table.count("chosen") == 1
     titles = re.split(r"  +", table.splitlines()[1].strip())
-    assert titles == [
+    assert [title for title in titles if title != "throttled"] == [
         "student", "engine", "precision", "target", "median ms", "p95 ms", "min ms", "peak RSS MB", "artifact kB",
-        "arena kB", "import ms", "mJ/inference", "energy is", "throttled", "error",
+        "arena kB", "import ms", "mJ/inference", "energy is", "error",
     ]  # fmt: skip
+    assert ("throttled" in titles) is (" no " in table)  # a PC does not know
 
 
 def test_bench_as_json_has_every_figure_of_every_row(tiny, capsys, monkeypatch):

@@ -58,7 +58,7 @@ def test_it_can_stand_in_file_environment_and_flag() -> None:
 def screen(listener: FleetListener) -> str:
     output = io.StringIO()
     Console(file=output, force_terminal=True, width=120, color_system="standard").print(
-        fleet_tables(listener, time.monotonic())
+        fleet_tables(listener, time.monotonic(), 100)
     )
     return output.getvalue()
 
