@@ -58,7 +58,7 @@ def add_command(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add `demo` to the trainer's commands."""
     parser = commands.add_parser(
         "demo",
-        help="the whole chain on this machine in about 3 minutes",
+        help="the whole chain on this machine in a minute or two",
         description="Train on scikit-learn's digits, export, and classify over MQTT with 3 agents and a coordinator.",
     )
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="work folder [runs/demo]")
@@ -76,6 +76,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     console = Console()
     folders = DemoFolders(arguments.out)
     _make_room(folders, keep_students=arguments.dashboard is not None)
+    console.print("scikit-learn's handwritten digits, 8 x 8 pixels: 1,437 to learn from, 360 held out")
     console.rule("1-4  teacher, partition, 3 students, export")
     _train(folders)
     console.rule("5-6  3 agents and a coordinator answer over MQTT")
