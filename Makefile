@@ -17,7 +17,7 @@ EXAMPLE := docs/examples/cifar10-2x-wrn-16-1
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-demo: $(VENV)/.demo ## teacher -> 3 students -> live answers over MQTT, about 3 minutes
+demo: $(VENV)/.demo ## teacher -> 3 students -> live answers over MQTT, a minute or two
 	$(BIN)/nonn-trainer demo
 
 test: $(VENV)/.dev ## all tests that take minutes, not hours
@@ -122,8 +122,10 @@ check: $(VENV)/.dev ## lint, types, import contracts
 docs: $(VENV)/.dev ## the documents as a site in build/site; a broken link fails
 	$(BIN)/sphinx-build -W --keep-going -q -c .ci/site -d build/doctrees -b html . build/site
 
-package: $(VENV)/.dev ## wheel and sdist in dist/
-	$(BIN)/python -m build --outdir dist
+package: | $(VENV)/bin/python ## wheel and sdist in dist/
+	@$(PIP) build
+	$(BIN)/python -m build -q --outdir dist
+	@ls -s --block-size=kB dist/nonn_edge-*
 
 licences: $(VENV)/.dev ## the licence of everything that a device or coordinator installs
 	$(BIN)/python .ci/licences.py

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -157,6 +158,10 @@ def _run(arguments: argparse.Namespace) -> int:
     wait_for_clock(settings.broker, lambda: stop.stopped)
     app = build_coordinator(settings, deployment, head, shelf=shelf)
     with observed(app, head, shelf):
+        logging.getLogger("coordinator").info(
+            "site %s: deployment %s %s, %d students, %d classes",
+            settings.site, manifest.name, deployment.id, len(manifest.students), len(manifest.classes),
+        )  # fmt: skip
         app.run(lambda: stop.stopped)
     return ExitCode.OK
 

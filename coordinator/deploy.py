@@ -100,11 +100,20 @@ def _rollback(arguments: argparse.Namespace) -> int:
             write_atomically(arguments.order_out, order.model_dump_json().encode() + b"\n")
             print(f"{arguments.order_out}: for 24 hours, nonn-coordinator rollback --order {arguments.order_out}")
             return ExitCode.OK
-        target = client.roll_back(order, arguments.timeout)
+        target = _sent(client, order, arguments)
         print(f"rollback to deployment {target}")
         return _follow(client, target, arguments.wait)
     finally:
         client.close()
+
+
+def _sent(client: "DeployClient", order: "SignedContent", arguments: argparse.Namespace) -> str:
+    try:
+        return client.roll_back(order, arguments.timeout)
+    except UserError as error:
+        if order.signatures:
+            raise
+        raise UserError(f"{error}; expected --key FILE, or --order FILE, signed elsewhere", error.exit_code) from None
 
 
 def _read_order(path: Path) -> "SignedContent":

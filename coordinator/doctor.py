@@ -157,4 +157,8 @@ def _print(findings: list[Finding], as_json: bool) -> None:
             line.append(f"  -> {finding.next_step}", style="cyan")
         console.print(line)
     counts = {level: sum(finding.level == level for finding in findings) for level in STYLES}
-    console.print(f"{counts['OK']} OK, {counts['WARN']} warnings, {counts['FAIL']} failures")
+    console.print(f"{counts['OK']} OK, {_some(counts['WARN'], 'warning')}, {_some(counts['FAIL'], 'failure')}")
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -56,8 +56,8 @@ def build_agent(settings: AgentSettings) -> AgentApp:
 def _open(settings: AgentSettings, deployment: DeploymentDirectory, index: int) -> StudentSlot:
     slot = install_student(deployment, index, settings.engine, settings.precision, settings.num_threads)
     _log.info(
-        "student %d: %s on %s, self-test off by %.3g", index, slot.artifact.file,
-        slot.runtime.engine_version, slot.selftest_error,
+        "student %d: %s on %s, self-test passed (off by %.3g, allowed %.3g)", index, slot.artifact.file,
+        slot.runtime.engine_version, slot.selftest_error, slot.student.golden.tolerance,
     )  # fmt: skip
     return slot
 

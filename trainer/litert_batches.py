@@ -18,7 +18,7 @@ def open_interpreter(artifact: Path | bytes, threads: int = 1) -> Any:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         raise UserError(
-            "ai-edge-litert is not installed; expected pip install 'nonn-edge[trainer]'", ExitCode.UNAVAILABLE
+            "ai-edge-litert is not installed; expected pip install '.[trainer]' in a clone", ExitCode.UNAVAILABLE
         ) from None
     if isinstance(artifact, bytes):
         interpreter = Interpreter(model_content=artifact, num_threads=threads)

@@ -39,7 +39,7 @@ def tvm_targets(asked: Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"--tvm {unknown[0]}: expected some of {expected}", ExitCode.CONFIGURATION)
     if not _installed():
         raise UserError(
-            "--tvm: apache-tvm is not installed; expected pip install 'nonn-edge[trainer,tvm]', or --tvm none",
+            "--tvm: apache-tvm is not installed; expected pip install '.[trainer,tvm]' in a clone, or --tvm none",
             ExitCode.UNAVAILABLE,
         )
     return tuple(dict.fromkeys(names))

@@ -180,5 +180,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)  # from now on nobody is turned away, though the first answer takes half a second
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"dashboard {host}:{port}: {reason}; expected a free port", ExitCode.UNAVAILABLE) from None
+        wanted = "a port above 1023" if isinstance(error, PermissionError) else "a free port"
+        raise UserError(f"dashboard {host}:{port}: {reason}; expected {wanted}", ExitCode.UNAVAILABLE) from None
     return listener

@@ -34,7 +34,7 @@ class DashboardSettings(BaseModel):
     def _strangers_need_a_token(self) -> Self:
         if self.port is not None and self.token is None and not self.on_loopback:
             raise ValueError(
-                f"token: expected one, because {self.host} is not loopback; `openssl rand -hex 16` prints one"
+                f"expected a token, because {self.host} is not loopback; `openssl rand -hex 16` prints one"
             )
         return self
 

@@ -50,7 +50,10 @@ def open_deployment(path: Path) -> DeploymentDirectory:
         content = manifest_path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error
+        inner = path / "export"
         message = f"{manifest_path}: {reason}; expected a deployment directory, as nonn-trainer export writes it"
+        if (inner / MANIFEST_FILE).is_file():  # the directory of a run
+            message = f"{manifest_path}: {reason}; expected {inner}"
         raise UserError(message, ExitCode.BAD_INPUT) from None
     try:
         return DeploymentDirectory(path, deployment_id(content), parse_manifest(content))

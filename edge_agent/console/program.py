@@ -1,6 +1,8 @@
 """The frame of a console program: errors to exit codes, signals to a stop flag."""
 
 import argparse
+import difflib
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -26,7 +28,9 @@ def run_program(job: Callable[[], int]) -> int:
         if missing in OWN_PACKAGES:
             raise
         extra = EXTRAS.get(Path(sys.argv[0]).name, "agent")
-        print(f"error: {missing} is not installed; expected pip install 'nonn-edge[{extra}]'", file=sys.stderr)
+        # No index has nonn-edge: who followed "pip install nonn-edge[...]" would get a stranger's package, or none.
+        how = f"expected nonn-edge's extra {extra}: pip install '.[{extra}]' in a clone, or the wheel with [{extra}]"
+        print(f"error: {missing} is not installed; {how}", file=sys.stderr)
         return ExitCode.UNAVAILABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -45,11 +49,25 @@ class ProgramParser(argparse.ArgumentParser):
 
     def __init__(self, prog: str = "", description: str | None = None, epilog: str | None = None, **more: Any) -> None:
         more.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(prog=prog, description=description, epilog=epilog, **more)
+        # Off: `--student 1` would pass for --students, and win over it.
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False, **more)
 
     def error(self, message: str) -> NoReturn:
-        """Name the command whose help explains more."""
-        self.exit(ExitCode.USAGE, f"error: {message}; see {self.prog} --help\n")
+        """Name the flag that may be meant, and the command whose help explains more."""
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        close = difflib.get_close_matches(unknown[1], _flags(self), 1) if unknown else []
+        hint = f"; expected {close[0]}?" if close else ""
+        self.exit(ExitCode.USAGE, f"error: {message}{hint}; see {self.prog} --help\n")
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[str]:
+    """All flags of a program, those of its commands too."""
+    found: set[str] = set()
+    for action in parser._actions:  # noqa: SLF001 (argparse tells them nowhere else)
+        found.update(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            found.update(flag for command in action.choices.values() for flag in _flags(command))
+    return sorted(found)
 
 
 class StopFlag:

@@ -114,9 +114,10 @@ def _setting_of(kind: type[BaseModel], location: FieldPath) -> FieldPath:
 def _place(path: FieldPath, origins: Mapping[FieldPath, str], text: str, config: Path | None) -> str:
     """Name the flag, variable or line, and the setting."""
     origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), None)
-    if origin is None and config is not None and path:
-        origin = f"{config}:{line_of(text, path)}"
-    return f"{origin + ': ' if origin else ''}{'.'.join(path) or 'settings'}: "
+    if origin is not None:
+        return f"{origin}: "  # flags and variables bear the setting's name
+    place = f"{config}:{line_of(text, path)}: " if config is not None and path else ""
+    return f"{place}{'.'.join(path) + ': ' if path else ''}"
 
 
 def _expectation(kind: type[BaseModel], error: ErrorDetails, path: FieldPath) -> str:

@@ -32,10 +32,11 @@ def trust_policy(trusted_keys: Path | None, allow_unsigned: bool, broker_host: s
     if trusted_keys is not None:
         return TrustPolicy(read_trusted_keys(trusted_keys), __version__)
     if not allow_unsigned:
-        message = "trusted_keys: expected a file of public keys, since store is set"
+        message = "updates.trusted_keys: expected a file of public keys, since updates.store is set"
         raise UserError(message, ExitCode.CONFIGURATION)
     if not is_loopback(broker_host):
-        message = f"allow_unsigned: expected a broker on this machine, not {broker_host}; set trusted_keys instead"
+        here = f"expected a broker on this machine, not {broker_host}"
+        message = f"updates.allow_unsigned: {here}; set updates.trusted_keys instead"
         raise UserError(message, ExitCode.CONFIGURATION)
     return TrustPolicy(None, __version__)
 

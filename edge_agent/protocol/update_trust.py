@@ -129,5 +129,6 @@ def _check_version(manifest: Manifest, target: str, memory: TrustMemory) -> None
     reached = max(memory.floor_version, memory.undone_version)
     if manifest.version <= reached and not same_again:
         raise ManifestError(
-            f"manifest: version {manifest.version} after {reached}; a downgrade needs a signed rollback order"
+            f"manifest: version {manifest.version} after {reached} is a downgrade; expected {reached + 1} or more, "
+            "or a signed rollback order to go back"
         )

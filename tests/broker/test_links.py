@@ -127,7 +127,7 @@ def test_a_broker_without_nodelay_does_not_hold_us_up(opened: Any, stage: Any) -
 
 def test_an_embedded_broker_that_only_speaks_3_1_1(opened: Any, tmp_path: Path, stage: Any) -> None:
     if importlib.util.find_spec("amqtt") is None:
-        pytest.skip("amqtt is not installed: pip install 'nonn-edge[demo]'")
+        pytest.skip("amqtt is not installed: pip install '.[demo]'")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -61,6 +61,7 @@ def rewrite(deployment: Path, change: Callable[[Any], None]) -> None:
         (agent, [], "COMMAND"),
         (agent, ["fly"], "fly"),
         (agent, ["run", "--wings", "2"], "--wings"),
+        (agent, ["run", "--students", "0", "--student", "1"], "--student 1; expected --students?"),
         (coordinator, ["classify"], "FILE"),
         (coordinator, ["evaluate"], "--dataset"),
         (coordinator, ["classify", "x.png", "--window", "0"], "'0' is not a positive number"),
@@ -96,6 +97,11 @@ def test_deployments_that_are_none(refusal: Refusal, tmp_path: Path) -> None:
         (tmp_path / "manifest.json").write_text("{")
         assert "manifest.json: manifest" in refusal(main, 65, "run", "--deployment", tmp_path, *more)
         (tmp_path / "manifest.json").unlink()
+
+
+def test_the_run_of_a_deployment_names_the_folder_inside(refusal: Refusal, tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "export")
+    assert refusal(coordinator, 65, "run", "--deployment", tmp_path).endswith(f"expected {tmp_path}/export")
 
 
 def test_students_that_are_not_there(refusal: Refusal, tiny: Path) -> None:

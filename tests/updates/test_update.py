@@ -126,6 +126,7 @@ def test_a_rollback_can_be_signed_on_one_machine_and_sent_from_another(site, obs
     unsigned = site.fleet.command("rollback", "--to", site.first.id, "--wait")
     assert unsigned.returncode == 65
     assert "not signed" in unsigned.stderr
+    assert "expected --key FILE" in unsigned.stderr
     sent = site.fleet.command("rollback", "--order", str(order), "--wait")
     assert sent.returncode == 0, sent.stderr
     observer.wait("first again", all_run(site.fleet, site.first.id))
