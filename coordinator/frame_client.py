@@ -227,7 +227,8 @@ class FrameClient:
             return f"{name} is not online at {broker} {waited}; expected a running nonn-coordinator"
         missing = self._roster.missing(self._info.deployment, self._info.students)
         which = f"student{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+        without = ", or give --allow-missing" if len(missing) < self._info.students else ""
         return (
             f"no online device runs {which} of deployment {self._info.deployment} {waited}; start an agent with "
-            f"--students {','.join(map(str, missing))}, or give --allow-missing"
+            f"--students {','.join(map(str, missing))}{without}"
         )

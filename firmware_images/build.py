@@ -18,6 +18,7 @@ from firmware_images.wheels import (
     build_our_wheel,
     download_tvm_runtime,
     download_wheels,
+    require_clone,
     source_fingerprint,
 )
 
@@ -65,6 +66,7 @@ def build_image(spec: ImageSpec, spec_folder: Path, options: BuildOptions) -> Pa
 
 def build_tree(spec: ImageSpec, spec_folder: Path, options: BuildOptions, stages: StageCache) -> Path:
     """Run the stages up to the three folders that become the partitions."""
+    require_clone()
     epoch = spec.source_date_epoch
     lock = existing_lock(spec_folder, spec.wheels.lock)
     packages = stages.step(

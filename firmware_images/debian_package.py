@@ -22,6 +22,7 @@ from firmware_images.wheels import (
     download_tvm_runtime,
     download_wheels,
     launcher,
+    require_clone,
     source_fingerprint,
     unpack_wheel,
 )
@@ -51,6 +52,7 @@ SUITES = {
 
 def build_package(spec: ImageSpec, suite: DebianSuite, cache: Path, output: Path) -> Path:
     """Build the package for one suite into `output`; return its path."""
+    require_clone()
     programs.require(["dpkg-deb"])
     stages = StageCache(cache)
     lock = existing_lock(SPEC_FOLDER, suite.lock)

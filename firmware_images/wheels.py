@@ -21,6 +21,15 @@ OUR_PACKAGES = ("edge_agent", "coordinator", "firmware_images")
 LAUNCHERS = ("nonn-agent", "nonn-coordinator")
 
 
+def require_clone(repository: Path = REPOSITORY) -> None:
+    """UserError where nonn-image was installed from a wheel, which has neither units nor documents to build from."""
+    if not (repository / "pyproject.toml").is_file():
+        raise UserError(
+            "images and packages are built from a clone of the repository; expected `make image` or `make deb` in one",
+            ExitCode.USAGE,
+        )
+
+
 def download_wheels(python: str, lock: Path, folder: Path) -> None:
     """Fetch the lock file's wheels into `folder`; pip refuses a wrong hash and anything not listed."""
     platforms = [f"manylinux_{tag}_aarch64" for tag in GLIBC_TAGS] + ["manylinux2014_aarch64"]

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.cli import main as coordinator
+from edge_agent.console.exit_codes import UserError
 from firmware_images.debian_package import FROM_DEBIAN, SUITES, fill_tree, pack, write_control
+from firmware_images.wheels import require_clone
 
 ROOTS = dict(entry.split("=", 1) for entry in os.environ.get("NONN_ARM64_ROOTS", "").split(",") if "=" in entry)
 PACKAGES = Path(os.environ.get("NONN_PACKAGES", "dist"))
@@ -188,6 +190,12 @@ def test_equal_trees_are_equal_packages_and_name_what_they_need(tmp_path: Path, 
         assert f"./usr/{path}" in listed
     assert {line.split()[1] for line in listed.splitlines()} == {"root/root"}
     assert FROM_DEBIAN[0] not in {line.split("/site/")[-1].split("/")[0] for line in listed.splitlines()}
+
+
+def test_without_a_clone_it_says_where_images_are_built(tmp_path: Path) -> None:
+    require_clone()
+    with pytest.raises(UserError, match="from a clone"):
+        require_clone(tmp_path)
 
 
 @pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])

@@ -76,7 +76,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     console = Console()
     folders = DemoFolders(arguments.out)
     _make_room(folders, keep_students=arguments.dashboard is not None)
-    console.print("scikit-learn's handwritten digits, 8 x 8 pixels: 1,437 to learn from, 360 held out")
+    console.print("scikit-learn's handwritten digits, 8 x 8: 1,437 to learn from, 360 held out")
     console.rule("1-4  teacher, partition, 3 students, export")
     _train(folders)
     console.rule("5-6  3 agents and a coordinator answer over MQTT")
