@@ -12,6 +12,7 @@ With --tls, the link is set up for TLS from ca.pem, certificate.pem and key.pem 
 """
 
 import argparse
+import compileall
 import json
 import os
 import platform
@@ -26,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import edge_agent
 from edge_agent.console.cpu_targets import this_cpu, why_unfit
 from edge_agent.console.deployment_directory import open_deployment
 from edge_agent.runtimes import EngineError
@@ -96,6 +98,8 @@ def main() -> int:
     parser.add_argument("--tls", type=Path, metavar="FOLDER", help="ca.pem, certificate.pem, key.pem")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     arguments = parser.parse_args()
+    # Wheel, Debian package and image bring bytecode; to compile it takes 0.8 MB that no device spends.
+    compileall.compile_dir(Path(edge_agent.__file__).parent, quiet=1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(shutil.copytree(arguments.deployment, Path(temporary) / "deployment"))
         environment = {**os.environ, "TVM_NUM_THREADS": "1", **_light_runtime(Path(temporary))}
