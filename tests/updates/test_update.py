@@ -207,6 +207,8 @@ def make_desired(manifest):
 
 def test_no_manifest_but_one_that_is_trusted_is_taken_up(site, observer, traffic):
     topic = f"{observer.topics.root}/deployment/desired"
+    # Subscribed to last: it may come after the devices' messages that the fixture waits for.
+    observer.wait("desired", lambda o: "deployment/desired" in o.seen)
     genuine = observer.seen["deployment/desired"]
     for words, payload in attacks(site).items():
         observer.link.publish(Outgoing(topic, payload, qos=1, retain=True))
