@@ -17,7 +17,7 @@ EXAMPLE := docs/examples/cifar10-2x-wrn-16-1
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-demo: $(VENV)/.demo ## teacher -> 3 students -> live answers over MQTT, a minute or two
+demo: $(VENV)/.demo ## teacher -> 3 students -> live answers over MQTT, under a minute after the install
 	$(BIN)/nonn-trainer demo
 
 test: $(VENV)/.dev ## all tests that take minutes, not hours

@@ -58,7 +58,7 @@ def add_command(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add `demo` to the trainer's commands."""
     parser = commands.add_parser(
         "demo",
-        help="the whole chain on this machine in a minute or two",
+        help="the whole chain on this machine in under a minute",
         description="Train on scikit-learn's digits, export, and classify over MQTT with 3 agents and a coordinator.",
     )
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="work folder [runs/demo]")
